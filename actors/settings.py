@@ -1,0 +1,13 @@
+"""How many shard owners there are and how closely they are watched."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """Times in seconds. `misses` unanswered pings in a row make the supervisor start a successor."""
+
+    owners: int = 2
+    ping_s: float = 1.0
+    misses: int = 3
+    snapshot_age_s: float = 15.0

@@ -1,0 +1,54 @@
+"""A brand: one of the operator's sites, with its own currency, time zone and first day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+MAX_DIGITS = 15
+
+
+@dataclass(frozen=True)
+class Currency:
+    """`decimals` minor digits; the code may be the brand's own, such as BIT."""
+
+    code: str
+    decimals: int
+
+    def to_minor(self, amount: Decimal) -> int | None:
+        """Return the exact number of minor units, or None if `amount` has more decimals than it may."""
+        scaled = amount.scaleb(self.decimals)
+        minor = int(scaled)
+        return minor if minor == scaled else None
+
+    def to_major(self, minor: int) -> str:
+        """Return `minor` as a decimal string in major units, with all its decimals."""
+        return f"{Decimal(minor).scaleb(-self.decimals):.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Brand:
+    """Times of day and days of a brand are in its `time_zone`; nothing happened before `starts_on`."""
+
+    id: str
+    name: str
+    currency: Currency
+    time_zone: str
+    starts_on: date
+    country: str
+    products: tuple[str, ...] = ()
+    zone: ZoneInfo = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "zone", ZoneInfo(self.time_zone))
+
+    @property
+    def begins_at(self) -> datetime:
+        """The first instant at which an event of this brand may have happened."""
+        return datetime.combine(self.starts_on, time(), self.zone).astimezone(UTC)
+
+    def local_day(self, at: datetime) -> date:
+        """Return the calendar day of `at` where the brand is."""
+        return at.astimezone(self.zone).date()

@@ -1,0 +1,74 @@
+"""Errors are named facts: each has a code that the contract fixes, and travels between processes whole."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CrmError(Exception):
+    """What a caller may be told. `code` is stable and machine-readable; the message says what to do."""
+
+    code: ClassVar[str] = "internal"
+
+    @property
+    def message(self) -> str:
+        """The sentence for a person."""
+        return str(self.args[0]) if self.args else self.code
+
+
+class EventRefused(CrmError):
+    """One event is not acceptable; `code` is one of the contract's per-event codes."""
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message, code, field)
+        self.code = code  # type: ignore[misc]  # per event, not per class
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[EventRefused], tuple[str, str, str | None]]:
+        return (EventRefused, (self.code, self.message, self.field))
+
+
+class BrandNotFound(CrmError):
+    """No brand has this id."""
+
+    code = "unknown_brand"
+
+
+class PlayerNotFound(CrmError):
+    """The brand has no such player."""
+
+    code = "player_not_found"
+
+
+class ClustersNotFound(CrmError):
+    """No player clusters have been trained for the brand."""
+
+    code = "clusters_not_found"
+
+
+class InvalidRule(CrmError):
+    """A segment rule cannot be read; `position` is the character (from 0) where, or None."""
+
+    code = "invalid_rule"
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message, position)
+        self.position = position
+
+
+class InvalidMapping(CrmError):
+    """An import mapping cannot be used; the message names the key or column."""
+
+    code = "invalid_mapping"
+
+
+class ShardsWarming(CrmError):
+    """The owner of some virtual shards is being replaced; the caller may try again at once."""
+
+    code = "warming"
+
+
+class DatabaseAway(CrmError):
+    """PostgreSQL does not answer; nothing was done."""
+
+    code = "database_unavailable"
