@@ -1,0 +1,39 @@
+# Everything runs in .venv, which the first target that needs it makes. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check chaos bench clean
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+
+PY := .venv/bin/python
+READY := .venv/ready
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+setup: $(READY)  ## make .venv with everything in it
+
+$(READY): uv.lock pyproject.toml
+	@.ci/setup && touch $@
+
+run: $(READY)  ## start everything; Ctrl-C stops it
+	@exec .venv/bin/crm up --foreground
+
+test: $(READY)  ## the whole test suite
+	@$(PY) -m pytest tests --ignore=tests/chaos --servers=both
+
+check: $(READY)  ## lint, types, import contracts, unit tests
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m pytest tests/unit
+
+chaos: $(READY)  ## the long fault experiments
+	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest tests/chaos --servers=both
+
+bench: $(READY)  ## the benchmarks, each with a table
+	@for file in bench/[a-z]*.py; do $(PY) "$$file" || exit 1; done
+
+clean:  ## remove .venv, the caches and build output; var/ (your data) stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

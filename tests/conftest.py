@@ -1,0 +1,119 @@
+"""Fixtures that every test may ask for; what they are made of lies in tests/support."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support import isolation, postgres, redis, servers  # noqa: E402 - after the rewrite
+from tests.support.clock import Clock, a_clock  # noqa: E402
+from tests.support.ray import prepare_environment, ray_session  # noqa: E402
+
+_HERE = Path(__file__).parent
+_ISOLATED = (_HERE / "unit", _HERE / "property")
+
+prepare_environment()
+# a slow machine is no fault: tests never assert on time
+_slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=_slow)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=200, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("ci"), max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        choices=["embedded", "configured", "both"],
+        default="embedded",
+        help="what integration tests run on: embedded servers (default), configured ones "
+        f"({postgres.CONFIGURED}, {redis.CONFIGURED}, or a local PostgreSQL), or each once",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_KINDS] = _kinds(config.getoption("servers"))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    kinds = config.stash[_KINDS]
+    missing = config.getoption("servers") != "embedded" and "configured" not in kinds
+    why = f" (skipped on configured ones: set {postgres.CONFIGURED})" if missing else ""
+    return f"servers: {', '.join(kinds) or 'none'}{why}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "running_servers" in metafunc.fixturenames:
+        kinds = metafunc.config.stash[_KINDS]
+        metafunc.parametrize("running_servers", kinds, indirect=True, scope="session")
+
+
+_KINDS = pytest.StashKey[list[servers.Kind]]()
+
+
+def _kinds(wanted: str) -> list[servers.Kind]:
+    if wanted == "embedded":
+        return ["embedded"]
+    return [kind for kind in servers.available() if wanted in ("both", kind)]
+
+
+@pytest.fixture(autouse=True)
+def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if any(folder in request.path.parents for folder in _ISOLATED):
+        isolation.forbid_ray_and_sockets(monkeypatch)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until the test moves it."""
+    return a_clock()
+
+
+@pytest.fixture(scope="session")
+def running_servers(request: pytest.FixtureRequest) -> Iterator[servers.Servers]:
+    """PostgreSQL and Redis; a test that asks runs once on each kind that --servers names."""
+    with servers.running(request.param) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _template(running_servers: servers.Servers) -> Iterator[str]:
+    name = postgres.make_template(running_servers.dsn)
+    yield name
+    postgres.drop_database(running_servers.dsn, name)
+
+
+@pytest.fixture
+def dsn(running_servers: servers.Servers, _template: str) -> Iterator[str]:
+    """DSN of a new, migrated, empty database of the test's own."""
+    name = postgres.make_database(running_servers.dsn, _template)
+    yield postgres.with_database(running_servers.dsn, name)
+    postgres.drop_database(running_servers.dsn, name)
+
+
+@pytest.fixture
+def bare_dsn(running_servers: servers.Servers) -> Iterator[str]:
+    """DSN of a new database without a schema, for tests of the migrations themselves."""
+    name = postgres.make_database(running_servers.dsn)
+    yield postgres.with_database(running_servers.dsn, name)
+    postgres.drop_database(running_servers.dsn, name)
+
+
+@pytest.fixture
+def redis_url(running_servers: servers.Servers) -> str:
+    """URL of a Redis database that is empty."""
+    redis.empty(running_servers.redis_url)
+    return running_servers.redis_url
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The one Ray of the run: connect by `ray` itself, namespace `crm`."""
+    with ray_session():
+        yield

@@ -1,0 +1,27 @@
+"""What unit and property tests must not do: start Ray, open sockets."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+
+
+def forbid_ray_and_sockets(patch: pytest.MonkeyPatch) -> None:
+    """Make ray.init (auto-init too) and sockets fail for the length of a test."""
+    for name in ("connect", "connect_ex", "bind"):
+        patch.setattr(socket.socket, name, _refused(f"socket.{name}"))
+    # not imported here, which would cost every run 800 ms: a Ray that a test imports later
+    # needs sockets to start, and meets the refusal above
+    if ray := sys.modules.get("ray"):
+        patch.setattr(ray, "init", _refused("ray.init"))
+
+
+def _refused(what: str) -> Callable[..., NoReturn]:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError(f"{what} in a unit or property test: it belongs to tests/integration")
+
+    return refuse
