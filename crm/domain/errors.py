@@ -72,3 +72,33 @@ class DatabaseAway(CrmError):
     """PostgreSQL does not answer; nothing was done."""
 
     code = "database_unavailable"
+
+
+class InvalidJson(CrmError):
+    """A request's body is not UTF-8 JSON of the shape that the route takes."""
+
+    code = "invalid_json"
+
+
+class TooManyEvents(CrmError):
+    """A request holds more events than one may."""
+
+    code = "too_many_events"
+
+
+class TooLarge(CrmError):
+    """A request's body is longer than it may be."""
+
+    code = "too_large"
+
+
+class VaultKeyUnusable(CrmError):
+    """The vault's master key is missing or is not a key; the message names the file."""
+
+    code = "vault_key_unusable"
+
+
+class SealBroken(CrmError):
+    """A sealed value was changed, was moved to another place, or is under another key."""
+
+    code = "seal_broken"
