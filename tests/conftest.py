@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support import isolation, postgres, redis, servers  # noqa: E402 - after the rewrite
-from tests.support.clock import Clock, a_clock  # noqa: E402
-from tests.support.ray import prepare_environment, ray_session  # noqa: E402
+from tests.support.clock import Clock, a_clock  # noqa: E402 - after the rewrite
+from tests.support.ray import prepare_environment, ray_session  # noqa: E402 - after the rewrite
 
 _HERE = Path(__file__).parent
 _ISOLATED = (_HERE / "unit", _HERE / "property")

@@ -98,7 +98,7 @@ _SETTINGS = [
 
 
 def _make_data_folder(programs: Path, home: Path, identity: Identity) -> None:
-    command = [programs / "initdb", "-D", home / "data", *_INITDB]
+    command: list[str | Path] = [programs / "initdb", "-D", home / "data", *_INITDB]
     made = subprocess.run(
         command, cwd=home, capture_output=True, text=True, check=False, **identity
     )
