@@ -1,0 +1,120 @@
+"""Segment rules: what a marketer writes, and the column masks that answer it.
+
+A rule has two equal forms, text and tree; both come and go through here.
+"""
+
+from __future__ import annotations
+
+from operator import eq, ge, gt, le, lt, ne
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crm.domain import rules
+from crm.domain.brands import Brand
+from crm.domain.features import FEATURES
+from crm.domain.rule_text import bounded, parse, to_text
+from crm.domain.rules import And, Between, Compare, Exists, In, Not, Or, Rule, Value, to_tree
+
+__all__ = [
+    "ColumnSource",
+    "Rule",
+    "compile_mask",
+    "features_of",
+    "from_tree",
+    "parse",
+    "to_text",
+    "to_tree",
+]
+
+# how each operator meets the first (0) or the last (1) integer of a literal
+_EDGES = {"=": (eq, 0), "!=": (ne, 0), "<": (lt, 0), "<=": (le, 1), ">": (gt, 1), ">=": (ge, 0)}
+_INT64 = np.iinfo(np.int64)
+
+Mask = NDArray[np.bool_]
+Column = tuple[NDArray[np.int64], Mask | None]
+
+
+class ColumnSource(Protocol):
+    """Where a rule's features are read: one row a player, every column in the same order."""
+
+    def column(self, name: str) -> Column:
+        """Return raw integers (minor units, microseconds since 1970) and where they are missing."""
+
+
+def from_tree(tree: object) -> Rule:
+    """Return the rule of a decoded JSON tree, in its one canonical form; raises InvalidRule."""
+    return bounded(rules.from_tree(tree))
+
+
+def features_of(rule: Rule) -> set[str]:
+    """Return the names of the features that the rule reads."""
+    return {condition.feature for condition in rules.conditions_of(rule)}
+
+
+def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
+    """Return a new array of `n` that is true where a player of `brand` is in the rule.
+
+    Raises InvalidRule for money with more decimals than the brand's currency has.
+    """
+    match rule:
+        case And(terms):
+            mask = compile_mask(terms[0], brand, table, n)
+            for term in terms[1:]:
+                mask &= compile_mask(term, brand, table, n)
+            return mask
+        case Or(terms):
+            mask = compile_mask(terms[0], brand, table, n)
+            for term in terms[1:]:
+                mask |= compile_mask(term, brand, table, n)
+            return mask
+        case Not(term):
+            mask = compile_mask(term, brand, table, n)
+            return np.logical_not(mask, out=mask)
+        case Exists(feature):
+            missing = table.column(feature)[1]
+            return np.ones(n, np.bool_) if missing is None else ~missing
+        case _:
+            values, missing = table.column(rule.feature)
+            mask = _condition(rule, brand, values)
+            if missing is not None:
+                mask &= ~missing
+            return mask
+
+
+def _condition(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
+    feature = FEATURES[rule.feature]
+
+    def bounds(value: Value) -> tuple[int, int]:
+        return rules.bounds(feature, value, brand)
+
+    match rule:
+        case Compare(_, op, value):
+            return _compared(column, op, *bounds(value))
+        case Between(_, low, high):
+            return _within(column, bounds(low)[0], bounds(high)[1])
+        case In(_, values):
+            ranges = [bounds(value) for value in values]
+            single = [a for a, b in ranges if a == b and _INT64.min <= a <= _INT64.max]
+            mask = np.isin(column, np.array(single, np.int64))
+            for first, last in ranges:
+                if first < last:
+                    mask |= _within(column, first, last)
+            return mask
+
+
+def _compared(column: NDArray[np.int64], op: rules.Operator, first: int, last: int) -> Mask:
+    """Compare with a literal that stands for `first` to `last`: a date is a whole day."""
+    if first < last and op in {"=", "!="}:
+        within = _within(column, first, last)
+        return within if op == "=" else np.logical_not(within, out=within)
+    compare, edge = _EDGES[op]
+    mask: Mask = compare(column, (first, last)[edge])
+    return mask
+
+
+def _within(column: NDArray[np.int64], first: int, last: int) -> Mask:
+    mask = column >= first
+    mask &= column <= last
+    return mask
