@@ -64,9 +64,14 @@ def _kinds(wanted: str) -> list[servers.Kind]:
 
 
 @pytest.fixture(autouse=True)
-def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if any(folder in request.path.parents for folder in _ISOLATED):
-        isolation.forbid_ray_and_sockets(monkeypatch)
+def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not any(folder in request.path.parents for folder in _ISOLATED):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:  # its own: a test may undo what it patched itself
+        isolation.forbid_ray_and_sockets(patch)
+        yield
+    isolation.refuse_started_ray()
 
 
 @pytest.fixture

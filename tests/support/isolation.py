@@ -14,10 +14,17 @@ def forbid_ray_and_sockets(patch: pytest.MonkeyPatch) -> None:
     """Make ray.init (auto-init too) and sockets fail for the length of a test."""
     for name in ("connect", "connect_ex", "bind"):
         patch.setattr(socket.socket, name, _refused(f"socket.{name}"))
-    # not imported here, which would cost every run 800 ms: a Ray that a test imports later
-    # needs sockets to start, and meets the refusal above
+    # not imported here, which would cost every run 800 ms; refuse_started_ray sees the rest
     if ray := sys.modules.get("ray"):
         patch.setattr(ray, "init", _refused("ray.init"))
+
+
+def refuse_started_ray() -> None:
+    """End, and refuse, a Ray that a test imported and started after the guard was set."""
+    ray = sys.modules.get("ray")
+    if ray and ray.is_initialized():
+        ray.shutdown()
+        _refused("ray.init")()
 
 
 def _refused(what: str) -> Callable[..., NoReturn]:

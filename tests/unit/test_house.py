@@ -10,8 +10,11 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from tests.support import isolation
 
 CLONE = Path(__file__).resolve().parents[2]
 PACKAGES = ("cluster", "deployments", "pipelines", "actors", "crm", "configs")
@@ -198,6 +201,28 @@ def test_each_migration_is_numbered_once_and_says_why() -> None:
 def test_a_unit_test_cannot_open_a_connection() -> None:
     with socket.socket() as client, pytest.raises(AssertionError, match="tests/integration"):
         client.connect(("127.0.0.1", 9))
+
+
+def test_a_unit_test_cannot_start_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = ModuleType("ray")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(ray, "init", lambda: None, raising=False)
+    isolation.forbid_ray_and_sockets(monkeypatch)
+    with pytest.raises(AssertionError, match="tests/integration"):
+        ray.init()
+
+
+def test_a_ray_that_a_unit_test_started_behind_the_guard_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[bool] = []
+    ray = ModuleType("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: not ended, raising=False)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True), raising=False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(AssertionError, match="tests/integration"):
+        isolation.refuse_started_ray()
+    isolation.refuse_started_ray()  # it has ended it: the next test starts clean
 
 
 @pytest.mark.parametrize(
