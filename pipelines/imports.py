@@ -1,0 +1,268 @@
+"""The import job: Ray Data reads the rows once, in order, and a pool of actors stores them.
+
+Reading stays on the driver's machine, where the files are. Ray Data bounds what is in memory, runs
+the tasks of a killed worker again (what it had stored is a duplicate then), and adds actors where
+there are processors. Also `python -m pipelines.imports FILE... --mapping MAP.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from crm.domain.brands import Brand
+from crm.domain.errors import CrmError
+from crm.domain.events import Door, Vault
+from crm.services.imports import Chunk, Importer, Outcome, Patience, Tally
+from crm.services.ports import FeatureShards
+from pipelines.chunks import Plan, choose_brand, load_mapping, plan
+from pipelines.progress import progress
+from pipelines.quarantine import write_quarantine
+from pipelines.rows import open_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
+
+STORERS = 2
+BLOCK_BYTES = 1 << 20  # about ten chunks: the unit that is sent, stored and, after a kill, repeated
+SHOWN_LINES = 10
+
+
+class ImportStopped(CrmError):
+    """An import could not go on; what it stored is safe, and is a duplicate next time."""
+
+    code = "import_stopped"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What rows are stored through; everything here travels to the workers, and is opened there."""
+
+    brands: Mapping[str, Brand]
+    open_shards: Callable[[], FeatureShards]
+    open_vault: Callable[[], Vault]
+    clock: Callable[[], datetime]
+    patience: Patience = field(default_factory=Patience)
+
+    def importer(self, planned: Plan) -> Importer:
+        """Open them in this process; call it within an event loop."""
+        door = Door(self.brands, self.open_vault())
+        return Importer(
+            self.open_shards(), door, planned.bound(), self.clock, self.patience
+        )
+
+
+Execute = Callable[[Plan, Stores], Iterator[Outcome]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The end of an import: the sums, and where the rejected rows are."""
+
+    files: tuple[Path, ...]
+    tally: Tally
+    quarantine: Path | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the contract's report."""
+        tally = self.tally
+        return {
+            "read": tally.read,
+            "accepted": tally.accepted,
+            "duplicates": tally.duplicates,
+            "filtered": tally.filtered,
+            "rejected": tally.rejected,
+            "rejected_by_reason": tally.rejected_by_reason(),
+            "quarantine": None if self.quarantine is None else str(self.quarantine),
+            "events": tally.events,
+        }
+
+    def as_text(self) -> str:
+        """Return the report for a person, with the first lines of each reason and the doubtful."""
+        tally = self.tally
+        lines = [
+            f"read {tally.read:,} rows: {tally.accepted:,} accepted ({tally.events:,} new events),"
+            f" {tally.duplicates:,} duplicates, {tally.filtered:,} filtered,"
+            f" {tally.rejected:,} rejected"
+        ]
+        first = tally.first_lines()
+        for code, count in tally.rejected_by_reason().items():
+            places = ", ".join(self._place(file, line) for file, line in first[code])
+            more = ", ..." if count > len(first[code]) else ""
+            lines.append(f"  {code}: {count:,} (line {places}{more})")
+        for file in range(len(self.files)):
+            lines += self._doubtful(file)
+        if self.quarantine is not None:
+            lines.append(f"rejected rows: {self.quarantine} (mend them and import that file)")
+        return "\n".join(lines)
+
+    def _doubtful(self, file: int) -> list[str]:
+        doubtful = self.tally.doubtful(file)
+        if not doubtful:
+            return []
+        places = ", ".join(self._place(file, line) for line in doubtful[:SHOWN_LINES])
+        more = ", ..." if len(doubtful) > SHOWN_LINES else ""
+        return [
+            f"warning: {len(doubtful):,} rows were kept whose player id looks like a number from a"
+            f" spreadsheet (line {places}{more})"
+        ]
+
+    def _place(self, file: int, line: int) -> str:
+        return str(line) if len(self.files) == 1 else f"{self.files[file].name}:{line}"
+
+
+def import_files(
+    planned: Plan, stores: Stores, quarantine_dir: Path, execute: Execute | None = None
+) -> Report:
+    """Import what was planned, with progress on stderr; raises CrmError where it cannot go on."""
+    tally = Tally(len(planned.files))
+    with progress(planned.total, "importing") as advance:
+        for outcome in (execute or on_ray)(planned, stores):
+            tally.add(outcome)
+            advance(outcome.read)
+    rows = [open_rows(file, planned.mapping.format) for file in planned.files]
+    quarantine = write_quarantine(planned.files, rows, tally, quarantine_dir, stores.clock())
+    return Report(planned.files, tally, quarantine)
+
+
+def in_process(planned: Plan, stores: Stores) -> Iterator[Outcome]:
+    """Store all rows in this process, one chunk after the other, without Ray."""
+    with asyncio.Runner() as runner:
+        importer = runner.run(_opened(stores, planned))
+        for part in planned.parts():
+            for chunk in planned.chunks(part):
+                yield from runner.run(importer.store([chunk]))
+
+
+def on_ray(planned: Plan, stores: Stores) -> Iterator[Outcome]:
+    """Store all rows on the Ray cluster that this process is connected to."""
+    decoder = msgspec.msgpack.Decoder(Outcome)
+    try:
+        for table in _dataset(planned, stores).iter_batches(
+            batch_size=None, batch_format="pyarrow"
+        ):
+            for packed in table["outcome"].to_pylist():
+                yield decoder.decode(packed)
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            raise
+        raise ImportStopped(
+            f"{known.message}; what was stored so far is safe: run the same import again"
+        ) from error
+
+
+def _dataset(planned: Plan, stores: Stores) -> Dataset:
+    import ray.data  # noqa: PLC0415  # 2 s that a wrong mapping need not wait for
+
+    from pipelines.chunk_source import ChunkSource  # noqa: PLC0415
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    dataset = ray.data.read_datasource(ChunkSource(planned), num_cpus=0.5)
+    dataset.context.target_max_block_size = BLOCK_BYTES
+    dataset.context.enable_progress_bars = False
+    return dataset.map_batches(
+        StoreChunks,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_constructor_args=(planned, stores),
+        compute=ray.data.ActorPoolStrategy(size=STORERS),
+        num_cpus=0.5,
+    )
+
+
+class StoreChunks:
+    """Ray Data's stateful step: keeps the stores open, and stores a block of packed chunks a call."""
+
+    def __init__(self, planned: Plan, stores: Stores) -> None:
+        self._runner = asyncio.Runner()
+        self._importer = self._runner.run(_opened(stores, planned))
+        self._decoder = msgspec.msgpack.Decoder(Chunk)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Store `chunk` (packed), and return `outcome` (packed)."""
+        import pyarrow as pa  # noqa: PLC0415
+
+        chunks = self._unpacked(table["chunk"].to_pylist())
+        outcomes = self._runner.run(self._importer.store(chunks))
+        packed = [msgspec.msgpack.encode(outcome) for outcome in outcomes]
+        return pa.table({"outcome": pa.array(packed, pa.binary())})
+
+    def _unpacked(self, packed: Iterable[bytes]) -> Iterator[Chunk]:
+        return map(self._decoder.decode, packed)
+
+
+async def _opened(stores: Stores, planned: Plan) -> Importer:
+    return stores.importer(planned)
+
+
+def _known(error: BaseException | None) -> CrmError | None:
+    """Return the error of ours within what Ray raises around it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, CrmError):
+            return error
+        seen.add(id(error))
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
+
+
+def run(
+    files: Sequence[Path],
+    mapping_file: Path,
+    brand: str | None,
+    stores: Stores,
+    quarantine_dir: Path,
+) -> Report:
+    """Check, then import; every error is a CrmError with one sentence."""
+    mapping = choose_brand(load_mapping(mapping_file), stores.brands, brand)
+    return import_files(plan(files, mapping), stores, quarantine_dir)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the import on the cluster that RAY_ADDRESS names; the last line on stdout is the report."""
+    import ray  # noqa: PLC0415
+
+    from actors.gateway import connect  # noqa: PLC0415
+    from configs.brands import load_brands  # noqa: PLC0415
+    from configs.settings import load_settings  # noqa: PLC0415
+    from crm.adapters.vault import open_vault  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog="python -m pipelines.imports")
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--mapping", required=True, type=Path)
+    parser.add_argument("--brand")
+    options = parser.parse_args(arguments)
+    settings = load_settings()
+    stores = Stores(
+        load_brands(settings.brands_dir),
+        partial(connect, settings),
+        partial(open_vault, settings.var_dir),
+        partial(datetime.now, UTC),  # noqa: TID251  # an entry point hands out the clock
+    )
+    try:
+        ray.init("auto", log_to_driver=False)
+        report = run(
+            options.files, options.mapping, options.brand, stores, settings.var_dir / "quarantine"
+        )
+    except (CrmError, ConnectionError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1
+    sys.stderr.write(report.as_text() + "\n")
+    sys.stdout.write(msgspec.json.encode(report.as_json()).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Rejected rows as a file of the same form as the input, so that it can be mended and imported again.
+
+The reasons stand in a second file beside it, by line and without values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from crm.services.imports import Fault, Tally
+from pipelines.rows import ParquetRows, Rows, TextRows
+
+_COMPRESSED = {".gz", ".zst", ".zip"}
+
+
+def write_quarantine(
+    files: Sequence[Path], rows: Sequence[Rows], tally: Tally, folder: Path, now: datetime
+) -> Path | None:
+    """Write the rejected rows and their reasons (both mode 600); returns the path, None without any."""
+    if not tally.rejected:
+        return None
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _free_path(folder, files[0], now)
+    with _private(path) as out:
+        if isinstance(rows[0], ParquetRows):
+            _write_parquet(rows, tally, path)
+        else:
+            _write_text(rows, tally, out)
+    _write_reasons(path, files, rows, tally)
+    return path
+
+
+def _free_path(folder: Path, file: Path, now: datetime) -> Path:
+    name = Path(file.name.removesuffix(file.suffix)) if file.suffix in _COMPRESSED else file
+    stem = f"{name.stem}-{now:%Y%m%dT%H%M%S}"
+    path = folder / f"{stem}{name.suffix}"
+    count = 1
+    while path.exists():
+        count += 1
+        path = folder / f"{stem}-{count}{name.suffix}"
+    return path
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[IO[bytes]]:
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
+        yield out
+
+
+def _write_text(rows: Sequence[Rows], tally: Tally, out: IO[bytes]) -> None:
+    texts = [text for text in rows if isinstance(text, TextRows)]
+    out.write(_ended(texts[0].header()))
+    for file, text in enumerate(texts):
+        rejected = {fault.line for fault in tally.faults(file)}
+        if rejected:
+            out.writelines(_ended(raw) for line, raw in text.raw() if line in rejected)
+
+
+def _ended(line: bytes) -> bytes:
+    return line + b"\n" if line and not line.endswith(b"\n") else line
+
+
+def _write_parquet(rows: Sequence[Rows], tally: Tally, path: Path) -> None:
+    import pyarrow.parquet as pq  # noqa: PLC0415  # text files do not need it
+
+    files = [file for file in rows if isinstance(file, ParquetRows)]
+    with pq.ParquetWriter(path, files[0].schema) as out:
+        for index, file in enumerate(files):
+            lines = [fault.line for fault in tally.faults(index)]
+            for batch in file.selected(lines) if lines else ():
+                out.write_batch(batch)
+
+
+def _write_reasons(path: Path, files: Sequence[Path], rows: Sequence[Rows], tally: Tally) -> None:
+    """One JSON object a rejected row: its line in the input, its row in the quarantine, the reason."""
+    number = 0
+    with _private(path.with_name(f"{path.name}.reasons.jsonl")) as out:
+        for index in range(len(rows)):
+            for fault in tally.faults(index):
+                number += 1
+                out.write(msgspec.json.encode(_reason(files[index], number, fault)) + b"\n")
+
+
+def _reason(file: Path, number: int, fault: Fault) -> dict[str, str | int]:
+    return {
+        "file": file.name,
+        "line": fault.line,
+        "row": number,
+        "code": fault.code,
+        "message": fault.message,
+    }

@@ -1,0 +1,380 @@
+"""Reading files to import: rows with their line numbers, in bounded memory.
+
+A compressed file is known by its first bytes, never by its name. A line that cannot be read is a
+fault with its number; a file that is not what the mapping says is `UnreadableFile`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, cast
+
+import msgspec
+import zstandard
+
+from crm.domain.errors import CrmError
+from crm.domain.mappings import Format
+from crm.services.imports import ROWS_A_CHUNK, Fault
+
+MAX_LINE = 1 << 20
+MAX_LINES_A_RECORD = 64
+KEYS_FROM_ROWS = 1_000
+
+Record = tuple[int, bytes]
+Parsed = list[Any] | Fault
+_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, zstandard.ZstdError)
+
+
+class UnreadableFile(CrmError):
+    """A file cannot be imported as a whole; the message names it and says why."""
+
+    code = "unreadable_file"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, decompressed (gz, zst, or a zip of one file); raises UnreadableFile."""
+    try:
+        with path.open("rb") as raw, _decompressed(raw) as stream:
+            yield stream
+    except (*_BROKEN, NotImplementedError) as error:
+        raise UnreadableFile(f"{path}: damaged or cut short ({error})") from error
+    except OSError as error:
+        raise UnreadableFile(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    magic = raw.read(4)
+    raw.seek(0)
+    if magic[:2] == b"\x1f\x8b":
+        with gzip.GzipFile(fileobj=raw) as stream:
+            yield io.BufferedReader(cast("io.RawIOBase", stream), 1 << 18)
+    elif magic == b"\x28\xb5\x2f\xfd":
+        yield io.BufferedReader(_ZstdStream(raw), 1 << 18)
+    elif magic == b"PK\x03\x04":
+        with zipfile.ZipFile(raw) as archive:
+            names = [item for item in archive.infolist() if not item.is_dir()]
+            if len(names) != 1:
+                raise zipfile.BadZipFile(f"a zip must hold one file, this one holds {len(names)}")
+            if names[0].flag_bits & 1:
+                raise zipfile.BadZipFile("a zip with a password")
+            with archive.open(names[0]) as stream:
+                yield stream
+    else:
+        yield raw
+
+
+class _ZstdStream(io.RawIOBase):
+    """Zstandard as a raw stream that notices a missing end, which the library's own reader does not."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._decompressor = zstandard.ZstdDecompressor().decompressobj()
+        self._ready = b""
+        self._within = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
+        while not self._ready:
+            data = self._raw.read(1 << 12)  # each byte may become many
+            if not data:
+                if self._within:
+                    raise EOFError("the end is missing")
+                return 0
+            self._feed(data)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _feed(self, data: bytes) -> None:
+        parts = []
+        while data:
+            self._within = True
+            parts.append(self._decompressor.decompress(data))
+            if not self._decompressor.eof:
+                break
+            # frames may follow each other
+            data = self._decompressor.unused_data
+            self._decompressor = zstandard.ZstdDecompressor().decompressobj()
+            self._within = False
+        self._ready = b"".join(parts)
+
+
+def records(stream: IO[bytes], file_format: Format) -> Iterator[Record]:
+    """Yield (number of its first line, its bytes) for every line, or quoted run of lines.
+
+    Blank lines are skipped. A line over 1 MiB comes cut off, one byte longer than that.
+    """
+    quote = file_format.quote.encode() if file_format.kind == "csv" else b""
+    lines = _lines(stream)
+    waiting: list[Record] = []
+    while waiting or (waiting := list(islice(lines, 1))):
+        number, line = waiting.pop(0)
+        if quote and quote in line and _is_open(line, file_format):
+            line, waiting = _joined(number, line, waiting, lines, file_format)
+        if line.strip():
+            yield number, line
+
+
+def _lines(stream: IO[bytes]) -> Iterator[Record]:
+    number = 0
+    while line := stream.readline(MAX_LINE + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) > MAX_LINE:
+            while (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                pass
+        yield number, line
+
+
+def _is_open(line: bytes, file_format: Format) -> bool:
+    """Whether a quoted field goes on in the next line."""
+    if line.count(file_format.quote.encode()) % 2 == 0:
+        return False
+    try:
+        next(_csv_reader([line.decode("latin-1")], file_format))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
+
+
+def _joined(
+    number: int,
+    line: bytes,
+    waiting: list[Record],
+    lines: Iterator[Record],
+    file_format: Format,
+) -> tuple[bytes, list[Record]]:
+    """Return the whole record and what waits after it; a quote that never ends takes one line only."""
+    following = [*waiting, *islice(lines, MAX_LINES_A_RECORD - len(waiting))]
+    whole = line
+    for count, (_, part) in enumerate(following, 1):
+        whole += part
+        if len(whole) > MAX_LINE:
+            break
+        if not _is_open(whole, file_format):
+            return whole, following[count:]
+    return line, following
+
+
+def _csv_reader(texts: Iterable[str], file_format: Format) -> Iterator[list[str]]:
+    if not file_format.quote:
+        return csv.reader(
+            texts, delimiter=file_format.delimiter, quoting=csv.QUOTE_NONE, strict=True
+        )
+    return csv.reader(
+        texts, delimiter=file_format.delimiter, quotechar=file_format.quote, strict=True
+    )
+
+
+class TextRows:
+    """Rows of a text file: the columns, and for every record its cells or its fault."""
+
+    def __init__(self, path: Path, file_format: Format) -> None:
+        self._path = path
+        self._format = file_format
+        self._split = _splitter(file_format)
+        self.columns = self._columns()
+
+    def rows(self) -> Iterator[tuple[int, Parsed]]:
+        """Yield (line number, cells or fault)."""
+        with opened(self._path) as stream:
+            found = records(stream, self._format)
+            if self._format.has_header:
+                next(found, None)
+            for number, line in found:
+                yield number, self._parse(number, line)
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether every row names its own columns."""
+        return self._format.kind == "jsonl"
+
+    def count(self) -> int:
+        """Read to the last byte, and return the number of rows."""
+        return sum(1 for _ in self.raw())
+
+    def header(self) -> bytes:
+        """Return the header line, or nothing."""
+        return self._first() if self._format.has_header else b""
+
+    def raw(self) -> Iterator[Record]:
+        """Yield (line number, bytes as they stand in the file) for every row."""
+        with opened(self._path) as stream:
+            found = records(stream, self._format)
+            if self._format.has_header:
+                next(found, None)
+            yield from found
+
+    def _first(self) -> bytes:
+        with opened(self._path) as stream:
+            first = next(records(stream, self._format), None)
+        if first is None:
+            raise UnreadableFile(f"{self._path}: the file is empty")
+        return first[1]
+
+    def _columns(self) -> list[str]:
+        first = self._first()
+        if self._format.kind == "jsonl":
+            return self._keys()
+        if self._format.columns is not None:
+            return list(self._format.columns)
+        try:
+            return [name.strip() for name in self._split(first.decode(self._format.encoding))]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UnreadableFile(
+                f"{self._path}: line 1 is no header in {self._format.encoding}; is the file"
+                f" {self._format.kind}, as the mapping says?"
+            ) from error
+
+    def _keys(self) -> list[str]:
+        keys: dict[str, None] = {}
+        good = 0
+        with opened(self._path) as stream:
+            for _, line in islice(records(stream, self._format), KEYS_FROM_ROWS):
+                row = _json_object(line)
+                if row is not None:
+                    good += 1
+                    keys |= dict.fromkeys(row)
+        if not good:
+            raise UnreadableFile(f"{self._path}: holds no JSON objects, one a line")
+        return list(keys)
+
+    def _parse(self, number: int, line: bytes) -> Parsed:
+        if len(line) > MAX_LINE:
+            return Fault(number, "line_too_long", "a line of over 1 MiB")
+        if self._format.kind == "jsonl":
+            row = _json_object(line)
+            if row is None:
+                return Fault(number, "invalid_json", "the line is no JSON object")
+            try:
+                return [_json_cell(row.get(name)) for name in self.columns]
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return Fault(number, "invalid_json", "the line is no JSON object")
+        try:
+            cells = self._split(line.decode(self._format.encoding))
+        except UnicodeDecodeError:
+            name = self._format.encoding.upper()
+            return Fault(number, f"not_{name.lower().replace('-', '')}", f"the line is not {name}")
+        except csv.Error:
+            return Fault(number, "invalid_quotes", "the line's quotes do not match")
+        if len(cells) != len(self.columns):
+            expected = len(self.columns)
+            return Fault(
+                number, "wrong_columns", f"{len(cells)} columns where the file has {expected}"
+            )
+        return cells
+
+
+def _splitter(file_format: Format) -> Callable[[str], list[str]]:
+    if file_format.kind == "whitespace":
+        return str.split
+    delimiter, quote = file_format.delimiter, file_format.quote
+
+    def split(line: str) -> list[str]:
+        if quote and quote in line:
+            return next(_csv_reader([line], file_format))
+        return line.rstrip("\r\n").split(delimiter)
+
+    return split
+
+
+def _json_object(line: bytes) -> dict[str, msgspec.Raw] | None:
+    try:
+        return _JSON.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+_JSON = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _json_cell(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401
+    """Return a value as a cell: numbers as they are written (no double between), objects as JSON."""
+    text = b"" if raw is None else bytes(raw).strip()
+    if text[:1] == b'"' or text in (b"", b"null", b"true", b"false"):
+        return msgspec.json.decode(text) if text else None
+    return text.decode()
+
+
+class ParquetRows:
+    """Rows of a Parquet file; a row's number stands for its line."""
+
+    def __init__(self, path: Path, _format: Format) -> None:
+        self._path = path
+        with self._file() as file:
+            self.columns = list(file.schema_arrow.names)
+
+    def rows(self) -> Iterator[tuple[int, Parsed]]:
+        """Yield (row number, cells)."""
+        import polars as pl  # noqa: PLC0415  # text files do not need it
+
+        number = 0
+        with self._file() as file:
+            for batch in file.iter_batches(batch_size=16 * ROWS_A_CHUNK):
+                frame = pl.from_arrow(batch)
+                for row in cast("pl.DataFrame", frame).iter_rows():
+                    number += 1
+                    yield number, list(row)
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        with self._file() as file:
+            return int(file.metadata.num_rows)
+
+    @property
+    def schema(self) -> Any:  # noqa: ANN401
+        """The Arrow schema."""
+        with self._file() as file:
+            return file.schema_arrow
+
+    def selected(self, numbers: Sequence[int]) -> Iterator[Any]:
+        """Yield Arrow record batches with the rows of these numbers, in order."""
+        import numpy as np  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415
+
+        wanted = np.asarray(numbers, dtype=np.int64) - 1
+        start = 0
+        with self._file() as file:
+            for batch in file.iter_batches(batch_size=16 * ROWS_A_CHUNK):
+                here = wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start
+                start += batch.num_rows
+                if len(here):
+                    yield batch.take(pa.array(here))
+
+    @contextmanager
+    def _file(self) -> Iterator[Any]:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        try:
+            with pq.ParquetFile(self._path) as file:
+                yield file
+        except OSError as error:
+            raise UnreadableFile(f"{self._path}: {error.strerror or 'damaged'}") from error
+        except pa.ArrowException as error:
+            raise UnreadableFile(f"{self._path}: not a Parquet file, or damaged") from error
+
+
+Rows = TextRows | ParquetRows
+
+
+def open_rows(path: Path, file_format: Format) -> Rows:
+    """Return the rows of a file, its columns already known; raises UnreadableFile."""
+    if not path.is_file():
+        raise UnreadableFile(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise UnreadableFile(f"{path}: the file is empty")
+    return (ParquetRows if file_format.kind == "parquet" else TextRows)(path, file_format)
