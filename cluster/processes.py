@@ -31,6 +31,9 @@ class Recorded:
         return None
 
 
+TimedOut = psutil.TimeoutExpired
+
+
 def recorded(process: psutil.Process) -> Recorded:
     """Note a process that runs."""
     return Recorded(process.pid, process.create_time())

@@ -1,0 +1,61 @@
+"""What every subcommand needs: the running service, errors as one line, results as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import typer
+
+from cluster import logs, ray_runtime, state
+from cluster.errors import ServiceError
+from cluster.layout import Layout
+from configs.settings import Settings, load_settings
+from crm.adapters.lake import LakeSettings
+from crm.adapters.postgres.settings import PostgresSettings
+from crm.adapters.redis.settings import RedisSettings
+
+NOT_RUNNING = "the service is not running: start it with `make run` or `crm up`"
+
+
+@contextmanager
+def connected() -> Iterator[Settings]:
+    """Connect to the running service's Ray; yields settings with the addresses it really uses."""
+    settings = load_settings()
+    layout = Layout(settings.var_dir)
+    running = state.running(layout)
+    if running is None or running.phase != "ready":
+        raise ServiceError(NOT_RUNNING)
+    logs.configure(layout.log)
+    ray_runtime.connect(layout, running.ray_address)
+    try:
+        yield resolved(settings, running)
+    finally:
+        ray_runtime.stop()
+
+
+def resolved(settings: Settings, running: state.State) -> Settings:
+    """Return the settings with the addresses of the running instance."""
+    port = int(running.url.rpartition(":")[2])
+    direct = settings.postgres.direct_dsn or running.postgres
+    return settings.model_copy(
+        update={
+            "postgres": PostgresSettings(running.postgres, direct),
+            "redis": RedisSettings(running.redis),
+            "lake": LakeSettings(running.lake),
+            "api": replace(settings.api, port=port),
+        }
+    )
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with one line on stderr and exit code 1."""
+    raise ServiceError(message)
+
+
+def emit_json(result: Any) -> None:  # noqa: ANN401  # whatever JSON can say
+    """Print the result as one JSON object, which must be the last line on stdout."""
+    typer.echo(json.dumps(result, separators=(",", ":"), default=str))

@@ -1,0 +1,49 @@
+"""Start HAProxy as Ray Serve asked, with its configuration mended first.
+
+Serve writes the configuration and has no setting for what is changed here: where the stats and
+metrics pages listen, who may use the admin socket, and what is logged. Runs by itself, without the
+rest of the project: `python -I haproxy_front.py HAPROXY ARGUMENTS...`.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+# Serve takes these from any client: they would lift its time-outs or choose its replicas.
+_CONTROL_HEADERS = (
+    "x-request-timeout-seconds",
+    "x-request-disconnect-disabled",
+    "serve_multiplexed_model_id",
+    "x-session-id",
+)
+
+
+def mended(config: str) -> str:
+    """Return the configuration on loopback only, with no request in a log; safe to repeat."""
+    config = re.sub(r"^(\s*bind) (?:\*|):(\d+)$", r"\1 127.0.0.1:\2", config, flags=re.MULTILINE)
+    config = config.replace(" mode 666 level admin", " mode 600 level admin")
+    config = re.sub(r"^\s*log \S+ local0 info\n", "", config, flags=re.MULTILINE)  # has queries
+    if "del-header" not in config:
+        dropped = "".join(f"    http-request del-header {name}\n" for name in _CONTROL_HEADERS)
+        front = r"^(frontend http_frontend\n\s*bind .*\n)"
+        config = re.sub(front, rf"\1{dropped}", config, flags=re.MULTILINE)
+    return config
+
+
+def main() -> None:
+    """Mend the file named after -f, then become HAProxy."""
+    haproxy, *arguments = sys.argv[1:]
+    if "-f" in arguments:
+        path = Path(arguments[arguments.index("-f") + 1])
+        path.write_text(mended(path.read_text()))
+    # Its parent is a Ray worker, which may be killed: HAProxy must not outlive it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    os.execv(haproxy, [haproxy, *arguments])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
