@@ -102,3 +102,13 @@ class SealBroken(CrmError):
     """A sealed value was changed, was moved to another place, or is under another key."""
 
     code = "seal_broken"
+
+
+class CommitUnknown(DatabaseAway):
+    """The connection was lost during the commit: it may or may not have happened."""
+
+
+class LogGap(CrmError):
+    """The log of a shard lacks a sequence number: its features cannot be trusted."""
+
+    code = "log_gap"

@@ -1,18 +1,17 @@
-"""What the use cases need from the feature shards; actors/gateway.py and crm/adapters/memory.py have it."""
+"""Ports: what the use cases need from the world, and what adapters and actors provide."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from crm.domain.appending import Group, Verdict
 from crm.domain.events import LoggedEvent
-
-Verdict = Literal["accepted", "duplicate", "conflict", "withheld"]
 
 
 class PlayerFeatures(msgspec.Struct):
@@ -66,3 +65,71 @@ class FeatureShards(Protocol):
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand, live; raises ShardsWarming."""
+
+
+class Claim(NamedTuple):
+    """A virtual shard as its new owner finds it."""
+
+    epoch: int
+    seq: int
+
+
+class Appended(NamedTuple):
+    """What an append did: a verdict per event; what is new, with its seq; the shards that were lost."""
+
+    verdicts: list[list[Verdict]]
+    new: list[LoggedEvent]
+    seqs: list[int]
+    lost: list[int]
+
+
+class SnapshotName(NamedTuple):
+    """One snapshot in the lake: all of `shard` up to `seq`."""
+
+    shard: int
+    seq: int
+    name: str
+
+
+class EventLog(Protocol):
+    """The log as one owner sees it. Every method raises DatabaseAway when the store does not answer."""
+
+    async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
+        """Become the owner of `shards`: raise their epochs."""
+
+    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
+        """Store what is new in one transaction, under the epochs.
+
+        Raises CommitUnknown when the commit may or may not have happened.
+        """
+
+    def read_after(self, after: Mapping[int, int]) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+        """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
+
+    async def epochs(self) -> dict[int, int]:
+        """Return the current epoch of every shard."""
+
+    async def count_stale_refusals(self, shards: Iterable[int]) -> None:
+        """Count one refused write of a former owner for each of `shards`."""
+
+    async def snapshots(self, shards: Sequence[int]) -> list[SnapshotName]:
+        """Return the newest snapshots of `shards`, best first for each."""
+
+    async def record_snapshot(self, snapshot: SnapshotName, epoch: int, size: int) -> list[str]:
+        """List a snapshot under the epoch; return the names of those that it replaces."""
+
+    async def close(self) -> None:
+        """Let go of the store."""
+
+
+class Files(Protocol):
+    """Immutable files by name, such as the lake's."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store `data` whole or not at all."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes; raises FileNotFoundError."""
+
+    def delete(self, name: str) -> None:
+        """Forget a file."""

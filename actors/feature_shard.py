@@ -1,0 +1,145 @@
+"""The actor around a shard owner: carries calls, holds no rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import ray
+import structlog
+
+from actors.wire import AppendCall, ColumnsPart, CountPart, OwnerState, encode
+from crm.adapters import clock
+from crm.adapters.lake import Lake
+from crm.adapters.postgres.events import PostgresEventLog
+from crm.domain.brands import Brand
+from crm.domain.errors import ShardsWarming
+from crm.domain.feature_table import FeatureTable, from_us
+from crm.domain.segments import compile_mask, parse
+from crm.services.player_features import player_features
+from crm.services.ports import PlayerFeatures
+from crm.services.shard_owner import ShardOwner, Stores
+
+log = structlog.get_logger(__name__)
+SAMPLE = 10
+
+
+@dataclass(frozen=True)
+class OwnerSpec:
+    """What an owner needs to know; the same for a first owner and for a successor."""
+
+    name: str
+    shards: Sequence[int]
+    brands: Mapping[str, Brand]
+    dsn: str
+    lake_uri: str
+    snapshot_age_s: float
+
+
+class FeatureShard:
+    """Owns virtual shards; answers pings beside the writer, not behind it."""
+
+    def __init__(self, spec: OwnerSpec) -> None:
+        self._spec = spec
+        self._owner: ShardOwner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._decoder = msgspec.msgpack.Decoder(AppendCall)
+
+    @ray.method
+    async def start(self) -> OwnerState:
+        """Claim the shards, load and replay; then serve, until another owner claims them."""
+        spec = self._spec
+        stores = Stores(
+            log=PostgresEventLog(spec.dsn, clock.now),
+            side=PostgresEventLog(spec.dsn, clock.now),
+            files=Lake(spec.lake_uri),
+        )
+        owner = ShardOwner(spec.name, spec.shards, spec.brands, stores, clock.now)
+        await owner.start()
+        self._owner = owner
+        self._tasks = [
+            asyncio.create_task(owner.write_forever()),
+            asyncio.create_task(owner.beat_forever()),
+            asyncio.create_task(owner.snapshot_forever(spec.snapshot_age_s)),
+            asyncio.create_task(self._leave_when_lost(owner)),
+        ]
+        return _state(owner)
+
+    @ray.method
+    async def ping(self) -> OwnerState:
+        """Say that this process is alive, and what it owns."""
+        if self._owner is None:
+            return OwnerState(ready=False, epochs={}, players=0)
+        return _state(self._owner)
+
+    @ray.method
+    async def append(self, call: bytes) -> bytes:
+        """Store events; takes an encoded AppendCall, returns the encoded verdicts of its groups."""
+        groups = self._decoder.decode(call).groups
+        return encode(await self._ready().append(groups))
+
+    @ray.method
+    async def features(self, brand: str, player_id: str, shard: int) -> PlayerFeatures:
+        """Return a player's features, live."""
+        owner = self._ready()
+        table = await owner.table(brand)
+        if not owner.owns(shard):
+            raise ShardsWarming("this shard has another owner")
+        return player_features(table, brand, player_id, shard, owner.epochs[shard])
+
+    @ray.method
+    async def count(self, brand: Brand, rule: str, as_of_us: int) -> CountPart:
+        """Count the players of `brand` that match `rule` at `as_of_us`, or later if time has passed it."""
+        owner = self._ready()
+        table = await owner.table(brand.id, from_us(as_of_us))
+        mask = compile_mask(parse(rule), brand, table, len(table))
+        some = [table.player_ids[row] for row in np.flatnonzero(mask)[:SAMPLE]]
+        return CountPart(table.now_us, dict(owner.epochs), int(mask.sum()), len(table), some)
+
+    @ray.method
+    async def columns(self, brand: str, names: Sequence[str], as_of_us: int) -> ColumnsPart:
+        """Return features of all players of `brand` at `as_of_us`, or later if time has passed it."""
+        owner = self._ready()
+        table = await owner.table(brand, from_us(as_of_us))
+        return _columns(table, names, dict(owner.epochs))
+
+    @ray.method
+    async def stop(self) -> None:
+        """Take the last snapshots and let go."""
+        if self._owner is not None:
+            for task in self._tasks:
+                task.cancel()
+            await self._owner.stop()
+
+    async def _leave_when_lost(self, owner: ShardOwner) -> None:
+        while owner.epochs:
+            await asyncio.sleep(0.5)
+        log.warning("owner_leaves", owner=self._spec.name)
+        await asyncio.sleep(1)  # callers in flight get their refusal
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+    def _ready(self) -> ShardOwner:
+        if self._owner is None:
+            raise ShardsWarming("the shard's features are being loaded; try again")
+        return self._owner
+
+
+def _state(owner: ShardOwner) -> OwnerState:
+    return OwnerState(ready=True, epochs=dict(owner.epochs), players=owner.players)
+
+
+def _columns(table: FeatureTable, names: Sequence[str], epochs: dict[int, int]) -> ColumnsPart:
+    values, missing = {}, {}
+    for name in names:
+        column, mask = table.column(name)
+        values[name] = column.copy()  # the table goes on changing
+        if mask is not None:
+            missing[name] = mask
+    return ColumnsPart(table.now_us, epochs, list(table.player_ids), values, missing)
+
+
+FeatureShardActor = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FeatureShard)
+

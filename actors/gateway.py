@@ -1,0 +1,219 @@
+"""The gateway: all virtual shards as one `FeatureShards`. Handles live here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import ray
+from ray.actor import ActorProxy
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.supervisor import NAME, NAMESPACE, Handle, Routes, Supervisor
+from actors.wire import AppendCall, ColumnsPart, CountPart, decode_verdicts, encode
+from crm.adapters import clock
+from crm.adapters.postgres.events import PostgresEventLog
+from crm.adapters.postgres.settings import PostgresSettings
+from crm.domain.appending import Group, Verdict
+from crm.domain.brands import Brand
+from crm.domain.errors import CrmError, ShardsWarming
+from crm.domain.feature_table import from_us, to_us
+from crm.domain.shards import SHARDS, shard_of
+from crm.services.coalescing import Coalescer
+from crm.services.ports import Columns, Count, PlayerFeatures
+
+WAIT_S = 5.0  # how long a call waits for a shard that is being replaced (design.md 4)
+PAUSE_S = 0.1
+EVENTS_A_CALL = 2_000
+CALLS_IN_FLIGHT = 2  # an owner: one is written while the next is on its way
+LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks
+MOMENTS_TRIED = 6
+Result = TypeVar("Result")
+Part = TypeVar("Part", CountPart, ColumnsPart)
+
+
+class HasPostgres(Protocol):
+    """Any settings that say where PostgreSQL is."""
+
+    @property
+    def postgres(self) -> PostgresSettings:
+        """Where PostgreSQL is."""
+
+
+def connect(settings: HasPostgres, brands: Mapping[str, Brand]) -> ShardGateway:
+    """Return a gateway for this process, which is connected to Ray; use it within one event loop."""
+    if settings.postgres.dsn is None:
+        raise CrmError("the address of PostgreSQL is not known: is the service running?")
+    return ShardGateway(brands, PostgresEventLog(settings.postgres.dsn, clock.now))
+
+
+class ShardGateway:
+    """Routes calls to owners, waits for successors, and believes only current epochs."""
+
+    def __init__(self, brands: Mapping[str, Brand], log: PostgresEventLog) -> None:
+        self._brands = brands
+        self._log = log
+        self._routes: Routes | None = None
+        self._refreshing: asyncio.Task[Routes] | None = None
+        self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
+
+    # --- writing --------------------------------------------------------------------------------
+
+    async def append(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+        """Store groups of events durably, each by the owner of its shard."""
+        owners = len((await self._known_routes()).slots)
+        by_slot: dict[int, list[int]] = {}
+        for index, group in enumerate(groups):
+            by_slot.setdefault(group[0].shard % owners, []).append(index)
+        verdicts: list[list[Verdict]] = [[] for _ in groups]
+
+        async def of_slot(slot: int, indexes: list[int]) -> None:
+            results = await self._append_to(slot, [groups[index] for index in indexes])
+            for index, result in zip(indexes, results, strict=True):
+                verdicts[index] = result
+
+        await asyncio.gather(*[of_slot(slot, indexes) for slot, indexes in by_slot.items()])
+        return verdicts
+
+    async def _append_to(self, slot: int, groups: Sequence[Group]) -> Sequence[list[Verdict]]:
+        """Append until nothing is `moved`, trying again only what is."""
+        verdicts: list[list[Verdict]] = [["moved"]] * len(groups)
+
+        async def attempt() -> Sequence[list[Verdict]]:
+            left = [index for index, verdict in enumerate(verdicts) if "moved" in verdict]
+            results = await self._coalescer(slot).submit([groups[index] for index in left])
+            for index, result in zip(left, results, strict=True):
+                verdicts[index] = result
+            if any("moved" in result for result in results):
+                raise ShardsWarming("a shard has another owner now")
+            return verdicts
+
+        return await self._patiently(attempt)
+
+    def _coalescer(self, slot: int) -> Coalescer[Group, list[Verdict]]:
+        if slot not in self._coalescers:
+            self._coalescers[slot] = Coalescer(
+                partial(self._send, slot), most=EVENTS_A_CALL, in_flight=CALLS_IN_FLIGHT
+            )
+        return self._coalescers[slot]
+
+    async def _send(self, slot: int, groups: Sequence[Group]) -> list[list[Verdict]]:
+        handle = (await self._known_routes()).slots[slot].handle
+        call = encode(AppendCall([list(group) for group in groups]))
+        return decode_verdicts(await handle.append.remote(call))
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def features(self, brand: str, player_id: str) -> PlayerFeatures:
+        """Return all features of a player, live; raises PlayerNotFound."""
+        shard = shard_of(brand, player_id)
+
+        async def attempt() -> PlayerFeatures:
+            slots = (await self._known_routes()).slots
+            slot = slots[shard % len(slots)]
+            found = await slot.handle.features.remote(brand, player_id, shard)
+            if found.epoch < slot.state.epochs.get(shard, 0):
+                raise ShardsWarming("an answer of a former owner")
+            return found
+
+        return await self._patiently(attempt)
+
+    async def count(self, brand: str, rule: str) -> Count:
+        """Count the players that match `rule`, each of the 256 shards once, at one moment."""
+
+        def ask(handle: Handle, as_of_us: int) -> Awaitable[CountPart]:
+            return handle.count.remote(self._brands[brand], rule, as_of_us)
+
+        parts = await self._patiently(partial(self._all_owners, ask))
+        sample = [player for part in parts for player in part.sample]
+        return Count(
+            count=sum(part.count for part in parts),
+            total=sum(part.total for part in parts),
+            as_of=from_us(parts[0].as_of_us),
+            sample=sorted(sample)[:10],
+        )
+
+    async def columns(self, brand: str, names: Sequence[str]) -> Columns:
+        """Return features of all players of a brand at one moment."""
+
+        def ask(handle: Handle, as_of_us: int) -> Awaitable[ColumnsPart]:
+            return handle.columns.remote(brand, list(names), as_of_us)
+
+        parts = await self._patiently(partial(self._all_owners, ask))
+        return Columns(
+            as_of=from_us(parts[0].as_of_us),
+            player_ids=[player for part in parts for player in part.player_ids],
+            values={n: np.concatenate([part.values[n] for part in parts]) for n in names},
+            missing={
+                n: np.concatenate([part.missing[n] for part in parts])
+                for n in names
+                if n in parts[0].missing
+            },
+        )
+
+    async def _all_owners(self, ask: Callable[[Handle, int], Awaitable[Part]]) -> list[Part]:
+        """Ask every owner at one moment; believe it only if each shard answered in its current epoch."""
+        as_of_us = to_us(clock.now()) + LEAD_US
+        for tried in range(MOMENTS_TRIED):
+            slots = (await self._known_routes()).slots
+            parts = await asyncio.gather(*[ask(slot.handle, as_of_us) for slot in slots])
+            latest = max(part.as_of_us for part in parts)
+            if all(part.as_of_us == latest for part in parts):
+                epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
+                counted = sum(len(part.epochs) for part in parts)
+                if counted != SHARDS or epochs != await self._log.epochs():
+                    raise ShardsWarming("not every shard is served by its owner; try again")
+                return list(parts)
+            as_of_us = latest + LEAD_US * 2**tried
+        raise ShardsWarming("the owners' clocks do not agree; try again")
+
+    # --- owners ---------------------------------------------------------------------------------
+
+    async def routes(self) -> Routes:
+        """Return who owns what, freshly asked."""
+        return await self._refresh()
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Try until the shards are served, for at most WAIT_S; then ShardsWarming is the answer."""
+        deadline = asyncio.get_running_loop().time() + WAIT_S
+        while True:
+            try:
+                return await attempt()
+            except (RayActorError, RayTaskError, ShardsWarming) as error:
+                cause = _domain_error(error)
+                if not isinstance(cause, ShardsWarming):
+                    raise cause from error
+                if asyncio.get_running_loop().time() > deadline:
+                    raise cause from error
+            await asyncio.sleep(PAUSE_S)
+            await self._refresh()
+
+    async def _known_routes(self) -> Routes:
+        return self._routes if self._routes is not None else await self._refresh()
+
+    async def _refresh(self) -> Routes:
+        """Ask the supervisor who owns what; concurrent callers share one question."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(_ask_for_routes())
+        try:
+            self._routes = await self._refreshing
+        except (RayActorError, ValueError, TimeoutError) as error:
+            if self._routes is None:
+                raise ShardsWarming("the shards are not being served yet; try again") from error
+        return self._routes
+
+
+async def _ask_for_routes() -> Routes:
+    supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
+    return await asyncio.wait_for(supervisor.routes.remote(), WAIT_S)
+
+
+def _domain_error(error: Exception) -> Exception:
+    """Return the fact behind Ray's error: what the owner raised, or that it is gone."""
+    if isinstance(error, RayActorError):
+        return ShardsWarming("the shard's owner is being replaced; try again")
+    cause: Any = getattr(error, "cause", None)
+    return cause if isinstance(cause, CrmError) else error

@@ -1,0 +1,191 @@
+"""The supervisor: starts the shard owners, watches them, and starts successors. It alone does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import asyncpg
+import ray
+import structlog
+from ray.actor import ActorProxy
+from ray.exceptions import RayActorError
+
+from actors.feature_shard import FeatureShard, FeatureShardActor, OwnerSpec
+from actors.settings import ShardSettings
+from actors.wire import OwnerState
+from crm.adapters.postgres.queries import load
+from crm.domain.brands import Brand
+from crm.domain.shards import shards_of_slot
+
+log = structlog.get_logger(__name__)
+
+NAME = "supervisor"
+NAMESPACE = "crm"
+START_TIMEOUT_S = 120
+Handle = ActorProxy[FeatureShard]
+
+
+@dataclass(frozen=True)
+class SupervisorSpec:
+    """What is handed to the supervisor, and by it to every owner."""
+
+    brands: Mapping[str, Brand]
+    dsn: str
+    lake_uri: str
+    shards: ShardSettings
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One owner's place: `handle` changes when a successor takes it."""
+
+    name: str
+    handle: Handle
+    state: OwnerState
+    successions: int = 0
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Who owns what: the owner of shard s is `slots[s % len(slots)]`."""
+
+    slots: tuple[Slot, ...]
+
+
+class Supervisor:
+    """Keeps one owner in every slot. Wrong alarms cost a reload, never correctness: the epoch decides."""
+
+    def __init__(self, spec: SupervisorSpec) -> None:
+        self._spec = spec
+        self._slots: dict[int, Slot] = {}
+        self._watches: list[asyncio.Task[None]] = []
+
+    @ray.method
+    async def start(self) -> None:
+        """Bring an owner into every slot (once), and watch them from then on."""
+        if self._watches:
+            return
+        former = await self._former_owners()
+        places = range(self._spec.shards.owners)
+        await asyncio.gather(*[self._adopt_or_start(slot, former) for slot in places])
+        self._watches = [asyncio.create_task(self._watch(slot)) for slot in places]
+
+    @ray.method
+    async def routes(self) -> Routes:
+        """Return who owns what, as far as is known now."""
+        return Routes(tuple(self._slots[slot] for slot in sorted(self._slots)))
+
+    @ray.method
+    async def stop(self) -> None:
+        """Stop watching and let every owner take its last snapshots."""
+        for watch in self._watches:
+            watch.cancel()
+        stopping = [slot.handle.stop.remote() for slot in self._slots.values()]
+        for stopped in stopping:
+            with contextlib.suppress(RayActorError, TimeoutError):
+                await asyncio.wait_for(stopped, 3)
+
+    async def _former_owners(self) -> set[str]:
+        """Return the names that PostgreSQL holds for owners: some may be alive."""
+        connection = await asyncpg.connect(self._spec.dsn, timeout=10)
+        try:
+            rows = await connection.fetch(load("events")["epochs"])
+        finally:
+            await connection.close()
+        return {row["owner"] for row in rows if row["owner"]}
+
+    async def _adopt_or_start(self, slot: int, former: set[str]) -> None:
+        prefix = self._prefix(slot)
+        for name in former:
+            if not name.startswith(prefix):
+                continue
+            with contextlib.suppress(ValueError, RayActorError, TimeoutError):
+                handle: Handle = ray.get_actor(name, namespace=NAMESPACE)
+                state = await asyncio.wait_for(handle.ping.remote(), self._spec.shards.ping_s * 3)
+                if state.ready and state.epochs:
+                    self._slots[slot] = Slot(name, handle, state)
+                    return
+        await self._start_owner(slot)
+
+    def _prefix(self, slot: int) -> str:
+        return f"shards-{slot}-of-{self._spec.shards.owners}-"
+
+    async def _start_owner(self, slot: int) -> None:
+        """Start owners for a slot until one is ready; the first that claims fences all before it."""
+        pause_s = 0.2
+        while True:
+            name = self._prefix(slot) + secrets.token_hex(4)
+            spec = OwnerSpec(
+                name=name,
+                shards=shards_of_slot(slot, self._spec.shards.owners),
+                brands=self._spec.brands,
+                dsn=self._spec.dsn,
+                lake_uri=self._spec.lake_uri,
+                snapshot_age_s=self._spec.shards.snapshot_age_s,
+            )
+            handle = FeatureShardActor.options(
+                name=name, namespace=NAMESPACE, lifetime="detached"
+            ).remote(spec)
+            before = self._slots.get(slot)
+            successions = before.successions + 1 if before else 0
+            self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
+            try:
+                state = await asyncio.wait_for(handle.start.remote(), START_TIMEOUT_S)
+            except Exception as error:  # noqa: BLE001  # whatever it was, another try is the answer
+                log.error("owner_failed_to_start", owner=name, error=_reason(error))
+                with contextlib.suppress(Exception):
+                    ray.kill(handle)  # type: ignore[arg-type]  # a proxy is a handle
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 10)
+                continue
+            self._slots[slot] = replace(self._slots[slot], state=state)
+            log.info("owner_ready", owner=name, successions=successions)
+            return
+
+    async def _watch(self, slot: int) -> None:
+        """Ping the slot's owner; a death or several misses in a row start a successor."""
+        settings = self._spec.shards
+        misses = 0
+        while True:
+            await asyncio.sleep(settings.ping_s)
+            owner = self._slots[slot]
+            try:
+                state = await asyncio.wait_for(owner.handle.ping.remote(), settings.ping_s)
+                self._slots[slot] = replace(owner, state=state)
+                misses = 0 if state.epochs else settings.misses
+            except TimeoutError:
+                misses += 1
+            except RayActorError:
+                misses = settings.misses
+            if misses >= settings.misses:
+                log.warning("owner_lost", owner=owner.name)
+                await self._start_owner(slot)
+                misses = 0
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "cause", error)
+    return f"{type(cause).__name__}: {cause}"
+
+
+SupervisorActor = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0)(Supervisor)
+
+
+def start(spec: SupervisorSpec) -> None:
+    """Start the supervisor and the shard owners; returns when every shard is served."""
+    supervisor = SupervisorActor.options(
+        name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+    ).remote(spec)
+    ray.get(supervisor.start.remote())
+
+
+def stop() -> None:
+    """Let the owners take their last snapshots, so that the next start is quick."""
+    with contextlib.suppress(ValueError, RayActorError):
+        supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
+        with contextlib.suppress(ray.exceptions.GetTimeoutError):
+            ray.get(supervisor.stop.remote(), timeout=5)

@@ -1,0 +1,113 @@
+"""Twins in memory of the stores: for tests, and to read how a store must behave."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+from crm.domain.appending import Group, plan_append
+from crm.domain.errors import CommitUnknown, DatabaseAway
+from crm.domain.events import LoggedEvent
+from crm.domain.shards import SHARDS
+from crm.services.ports import Appended, Claim, SnapshotName
+
+
+class MemoryEventLog:
+    """The log's laws without a database. Owners share one; `away` and `lose_commit` are its faults."""
+
+    def __init__(self) -> None:
+        self.events: dict[int, list[LoggedEvent]] = {shard: [] for shard in range(SHARDS)}
+        self.stale_refusals = 0
+        self.away = False
+        self.lose_commit: str | None = None  # "before" or "after" it happened
+        self._ids: dict[tuple[str, str], bytes] = {}
+        self._epochs = dict.fromkeys(range(SHARDS), 0)
+        self._snapshots: list[tuple[SnapshotName, int]] = []
+
+    async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
+        """Raise the epochs of `shards`."""
+        del owner
+        self._must_answer()
+        for shard in shards:
+            self._epochs[shard] += 1
+        return {shard: Claim(self._epochs[shard], len(self.events[shard])) for shard in shards}
+
+    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
+        """Store what is new under the epochs."""
+        self._must_answer()
+        lost_before, self.lose_commit = self.lose_commit == "before", (
+            None if self.lose_commit == "before" else self.lose_commit
+        )
+        if lost_before:
+            raise CommitUnknown("lost before the commit")
+        touched = sorted({event.shard for group in groups for event in group} & epochs.keys())
+        lost = [shard for shard in touched if epochs[shard] != self._epochs[shard]]
+        heads = {shard: len(self.events[shard]) for shard in touched if shard not in lost}
+        self.stale_refusals += len(lost)
+        plan = plan_append(groups, heads, self._ids)
+        for event in plan.new:
+            self.events[event.shard].append(event)
+            self._ids[event.brand, event.event_id] = event.fingerprint
+        if self.lose_commit == "after":
+            self.lose_commit = None
+            raise CommitUnknown("lost after the commit")
+        return Appended(plan.verdicts, plan.new, plan.seqs, lost)
+
+    async def read_after(
+        self, after: Mapping[int, int]
+    ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+        """Yield the events above each shard's seq."""
+        self._must_answer()
+        for shard, seq in after.items():
+            if events := self.events[shard][seq:]:
+                yield list(enumerate(events, seq + 1))
+
+    async def epochs(self) -> dict[int, int]:
+        """Return the current epoch of every shard."""
+        self._must_answer()
+        return dict(self._epochs)
+
+    async def count_stale_refusals(self, shards: Iterable[int]) -> None:
+        """Count refused writes."""
+        self.stale_refusals += len(list(shards))
+
+    async def snapshots(self, shards: Sequence[int]) -> list[SnapshotName]:
+        """Return the snapshots of `shards`, best first."""
+        self._must_answer()
+        found = [(s, epoch) for s, epoch in self._snapshots if s.shard in set(shards)]
+        return [s for s, _ in sorted(found, key=lambda item: (item[0].shard, -item[0].seq, -item[1]))]
+
+    async def record_snapshot(self, snapshot: SnapshotName, epoch: int, size: int) -> list[str]:
+        """List a snapshot under the epoch."""
+        del size
+        self._must_answer()
+        if self._epochs[snapshot.shard] == epoch:
+            self._snapshots.append((snapshot, epoch))
+        return []
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _must_answer(self) -> None:
+        if self.away:
+            raise DatabaseAway("the store is away")
+
+
+class MemoryFiles:
+    """Files by name."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store `data`."""
+        self.files[name] = data
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes; raises FileNotFoundError."""
+        if name not in self.files:
+            raise FileNotFoundError(name)
+        return self.files[name]
+
+    def delete(self, name: str) -> None:
+        """Forget a file."""
+        self.files.pop(name, None)

@@ -1,0 +1,241 @@
+"""The log in PostgreSQL, as one owner sees it: fenced appends, replay, snapshots' manifest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from asyncpg.transaction import Transaction
+
+from crm.adapters.postgres.partitions import Partitions, table_of
+from crm.adapters.postgres.queries import load
+from crm.domain.appending import EventKey, Group, plan_append
+from crm.domain.errors import CommitUnknown, DatabaseAway
+from crm.domain.events import LoggedEvent
+from crm.services.ports import Appended, Claim, SnapshotName
+
+_IDS = ("brand", "event_id", "shard", "seq", "fingerprint")
+_EVENTS = (
+    "shard", "seq", "brand", "player_id", "event_id", "type", "occurred_at", "received_at",
+    "known_at", "local_day", "amount_minor", "currency", "properties", "backfill",
+)  # fmt: skip
+_TRIES = 5
+_CHUNK = 20_000
+_COMMAND_TIMEOUT_S = 30
+_BLOCKED_S = 1.0
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.CannotConnectNowError,
+)
+
+
+class PostgresEventLog:
+    """One writer's connection to the log. Raises DatabaseAway when PostgreSQL does not answer.
+
+    After CommitUnknown from `append`, read the log above what was applied before anything else.
+    """
+
+    def __init__(self, dsn: str, now: Callable[[], datetime]) -> None:
+        self._dsn = dsn
+        self._now = now
+        self._partitions = Partitions()
+        self._lock = asyncio.Lock()
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._sql = load("events")
+
+    async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
+        """Become the owner of `shards`: raise their epochs, ending a transaction that stands in the way."""
+        async with self._using() as connection:
+            claiming = asyncio.create_task(
+                connection.fetch(self._sql["claim_shards"], shards, owner, timeout=_COMMAND_TIMEOUT_S)
+            )
+            while not claiming.done():
+                await asyncio.wait({claiming}, timeout=_BLOCKED_S)
+                if not claiming.done():
+                    await self._end_blockers_of(connection.get_server_pid())
+            return {row["shard"]: Claim(row["epoch"], row["seq"]) for row in claiming.result()}
+
+    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
+        """Store what is new in one transaction, under the epochs; see AppendPlan for the verdicts."""
+        async with self._using() as connection:
+            await self._partitions.ensure(connection, (e for g in groups for e in g), self._now())
+            for attempt in range(_TRIES):
+                try:
+                    return await self._append(connection, epochs, groups)
+                except asyncpg.UniqueViolationError:
+                    # another shard took one of the ids since we looked: look again
+                    if attempt == _TRIES - 1:
+                        raise
+            raise AssertionError  # pragma: no cover
+
+    async def _append(
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        epochs: Mapping[int, int],
+        groups: Sequence[Group],
+    ) -> Appended:
+        touched = sorted({event.shard for group in groups for event in group} & epochs.keys())
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            held = await connection.fetch(
+                self._sql["hold_shards"], touched, [epochs[shard] for shard in touched]
+            )
+            heads = {row["shard"]: row["seq"] for row in held}
+            plan = plan_append(groups, heads, await self._known(connection, groups))
+            if plan.new:
+                await self._write(connection, plan.new, plan.seqs, plan.heads)
+        except BaseException:
+            if not connection.is_closed():
+                await transaction.rollback()
+            raise
+        await self._commit(transaction)
+        lost = [shard for shard in touched if shard not in heads]
+        if lost:
+            await connection.execute(self._sql["count_stale_refusals"], lost)
+        return Appended(plan.verdicts, plan.new, plan.seqs, lost)
+
+    async def _commit(self, transaction: Transaction) -> None:
+        """Commit; from here on a lost connection tells nothing about the outcome."""
+        try:
+            await transaction.commit()
+        except _AWAY as error:
+            self._drop_connection()
+            raise CommitUnknown("PostgreSQL was lost during a commit") from error
+
+    async def _known(
+        self, connection: asyncpg.Connection[asyncpg.Record], groups: Sequence[Group]
+    ) -> dict[EventKey, bytes]:
+        keys = [(event.brand, event.event_id) for group in groups for event in group]
+        rows = await connection.fetch(
+            self._sql["known_ids"], [brand for brand, _ in keys], [event_id for _, event_id in keys]
+        )
+        return {(row["brand"], row["event_id"]): row["fingerprint"] for row in rows}
+
+    async def _write(
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        new: Sequence[LoggedEvent],
+        seqs: Sequence[int],
+        heads: Mapping[int, int],
+    ) -> None:
+        # in id order: two writers that insert the same ids in opposite order would deadlock
+        ids = sorted(
+            (e.brand, e.event_id, e.shard, seq, e.fingerprint) for e, seq in zip(new, seqs, strict=True)
+        )
+        await connection.copy_records_to_table("event_ids", records=ids, columns=_IDS)
+        records: dict[str, list[tuple[Any, ...]]] = {}
+        for event, seq in zip(new, seqs, strict=True):
+            records.setdefault(table_of(event), []).append(_record(event, seq))
+        for table, rows in records.items():
+            await connection.copy_records_to_table(table, records=rows, columns=_EVENTS)
+        await connection.execute(self._sql["advance_shards"], list(heads), list(heads.values()))
+        cut = [
+            (e.brand, e.player_id, field, sealed, e.occurred_at, e.event_id)
+            for e in new
+            for field, sealed in e.personal
+        ]
+        if cut:
+            columns = [list(column) for column in zip(*cut, strict=True)]
+            await connection.execute(self._sql["keep_personal_fields"], *columns)
+
+    async def read_after(
+        self, after: Mapping[int, int]
+    ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+        """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
+        async with self._using() as connection:
+            async with connection.transaction(readonly=True):
+                cursor = await connection.cursor(
+                    self._sql["log_after"], list(after), list(after.values())
+                )
+                while rows := await cursor.fetch(_CHUNK):
+                    yield [(row["seq"], _event(row)) for row in rows]
+
+    async def epochs(self) -> dict[int, int]:
+        """Return the current epoch of every shard."""
+        async with self._using() as connection:
+            rows = await connection.fetch(self._sql["epochs"])
+        return {row["shard"]: row["epoch"] for row in rows}
+
+    async def count_stale_refusals(self, shards: Iterable[int]) -> None:
+        """Count one refused write of a former owner for each of `shards`."""
+        async with self._using() as connection:
+            await connection.execute(self._sql["count_stale_refusals"], list(shards))
+
+    async def snapshots(self, shards: Sequence[int]) -> list[SnapshotName]:
+        """Return the newest snapshots of `shards`, best first for each."""
+        async with self._using() as connection:
+            rows = await connection.fetch(self._sql["latest_snapshots"], shards)
+        return [SnapshotName(row["shard"], row["seq"], row["name"]) for row in rows]
+
+    async def record_snapshot(self, snapshot: SnapshotName, epoch: int, size: int) -> list[str]:
+        """List a snapshot under the epoch; return the names of those that it replaces."""
+        async with self._using() as connection:
+            args = (snapshot.shard, epoch, snapshot.seq, snapshot.name, size)
+            await connection.execute(self._sql["record_snapshot"], *args)
+            rows = await connection.fetch(self._sql["forget_snapshots"], snapshot.shard)
+        return [row["name"] for row in rows]
+
+    async def close(self) -> None:
+        """End the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            await connection.close(timeout=5)
+
+    @asynccontextmanager
+    async def _using(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """Lend the connection, to one at a time; names the fact when PostgreSQL is away."""
+        async with self._lock:
+            try:
+                yield await self._connected()
+            except _AWAY as error:
+                self._drop_connection()
+                message = f"PostgreSQL does not answer ({type(error).__name__})"
+                raise DatabaseAway(message) from error
+
+    async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._dsn,
+                timeout=5,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                server_settings={"application_name": "crm-owner", "synchronous_commit": "on"},
+            )
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        """Let go of a connection whose state nobody knows."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _end_blockers_of(self, pid: int) -> None:
+        other = await asyncpg.connect(self._dsn, timeout=5)
+        try:
+            await other.fetch(self._sql["end_blockers_of"], pid)
+        finally:
+            await other.close(timeout=5)
+
+
+def _record(event: LoggedEvent, seq: int) -> tuple[Any, ...]:
+    return (
+        event.shard, seq, event.brand, event.player_id, event.event_id, event.type, event.occurred_at,
+        event.received_at, event.known_at, event.local_day, event.amount_minor, event.currency,
+        event.properties, event.backfill,
+    )  # fmt: skip
+
+
+def _event(row: asyncpg.Record) -> LoggedEvent:
+    fields = {name: row[name] for name in LoggedEvent.__struct_fields__ if name in row.keys()}  # noqa: SIM118
+    return LoggedEvent(**fields, fingerprint=b"")
+

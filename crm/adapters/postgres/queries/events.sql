@@ -1,0 +1,92 @@
+-- name: hold_shards
+-- Why: the fence. Locks the shards' rows under their epochs, in shard order, and returns their seq;
+-- a row that does not come back belongs to another owner now.
+UPDATE virtual_shards v SET seq = v.seq
+FROM (SELECT s.shard, h.epoch FROM virtual_shards s
+      JOIN unnest($1::smallint[], $2::bigint[]) AS h (shard, epoch) ON h.shard = s.shard
+      ORDER BY s.shard FOR UPDATE OF s) AS held
+WHERE v.shard = held.shard AND v.epoch = held.epoch
+RETURNING v.shard, v.seq
+
+-- name: known_ids
+-- Why: tells new events from duplicates and conflicts.
+SELECT i.brand, i.event_id, i.fingerprint
+FROM unnest($1::text[], $2::text[]) AS wanted (brand, event_id)
+JOIN event_ids i ON i.brand = wanted.brand AND i.event_id = wanted.event_id
+
+-- name: advance_shards
+-- Why: the shards' new seq, in the same transaction as their events.
+UPDATE virtual_shards v SET seq = n.seq
+FROM unnest($1::smallint[], $2::bigint[]) AS n (shard, seq) WHERE v.shard = n.shard
+
+-- name: keep_personal_fields
+-- Why: the latest value of each personal field wins, in any order of arrival.
+INSERT INTO personal_fields AS kept (brand, player_id, field, sealed, occurred_at, event_id)
+SELECT DISTINCT ON (brand, player_id, field) brand, player_id, field, sealed, occurred_at, event_id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::text[])
+     AS cut (brand, player_id, field, sealed, occurred_at, event_id)
+ORDER BY brand, player_id, field, occurred_at DESC, event_id DESC
+ON CONFLICT (brand, player_id, field) DO UPDATE
+SET sealed = excluded.sealed, occurred_at = excluded.occurred_at, event_id = excluded.event_id
+WHERE (kept.occurred_at, kept.event_id) < (excluded.occurred_at, excluded.event_id)
+
+-- name: count_stale_refusals
+-- Why: a refused write of a former owner is counted where everybody sees it.
+UPDATE virtual_shards SET stale_refusals = stale_refusals + 1 WHERE shard = ANY($1::smallint[])
+
+-- name: claim_shards
+-- Why: a new owner raises the epoch; from its commit on the former owner's writes are refused.
+UPDATE virtual_shards v SET epoch = v.epoch + 1, owner = $2
+FROM (SELECT shard FROM virtual_shards WHERE shard = ANY($1::smallint[]) ORDER BY shard FOR UPDATE) AS mine
+WHERE v.shard = mine.shard
+RETURNING v.shard, v.epoch, v.seq
+
+-- name: end_blockers_of
+-- Why: a former owner that was stopped inside its transaction must not block its successor.
+SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid
+
+-- name: epochs
+-- Why: who owns what now; readers believe only answers of these epochs.
+SELECT shard, epoch, owner FROM virtual_shards ORDER BY shard
+
+-- name: log_after
+-- Why: replay, and the read-back after a commit whose outcome is unknown.
+SELECT e.shard, e.seq, e.brand, e.event_id, e.player_id, e.type, e.occurred_at, e.received_at,
+       e.known_at, e.local_day, e.amount_minor, e.currency, e.properties::text AS properties,
+       e.properties ->> 'result' AS result, e.backfill
+FROM unnest($1::smallint[], $2::bigint[]) AS after (shard, seq)
+CROSS JOIN LATERAL (
+    SELECT * FROM user_transactions t WHERE t.shard = after.shard AND t.seq > after.seq
+    UNION ALL
+    SELECT * FROM user_sessions s WHERE s.shard = after.shard AND s.seq > after.seq
+) AS e
+
+-- name: latest_snapshots
+-- Why: where a successor starts from; the two newest of each shard, best first.
+SELECT shard, seq, name FROM (
+    SELECT shard, seq, name, row_number() OVER (PARTITION BY shard ORDER BY seq DESC, epoch DESC) AS age
+    FROM shard_snapshots WHERE shard = ANY($1::smallint[])) AS ranked
+WHERE age <= 2 ORDER BY shard, seq DESC
+
+-- name: record_snapshot
+-- Why: the manifest, written under the epoch: a former owner's file is never believed.
+INSERT INTO shard_snapshots (shard, epoch, seq, name, size, taken_at)
+SELECT shard, epoch, $3, $4, $5, now() FROM virtual_shards WHERE shard = $1 AND epoch = $2
+ON CONFLICT DO NOTHING
+RETURNING shard
+
+-- name: forget_snapshots
+-- Why: keeps the two newest snapshots of a shard; the names returned can leave the lake.
+DELETE FROM shard_snapshots WHERE shard = $1 AND (seq, epoch) IN (
+    SELECT seq, epoch FROM shard_snapshots WHERE shard = $1 ORDER BY seq DESC, epoch DESC OFFSET 2)
+RETURNING name
+
+-- name: keep_in_quarantine
+-- Why: refused events are kept, sealed, until somebody mends them.
+INSERT INTO quarantine (received_at, source, code, message, sealed)
+SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::bytea[])
+
+-- name: partitions
+-- Why: which partitions are there.
+SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = $1::text::regclass

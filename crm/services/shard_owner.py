@@ -1,0 +1,338 @@
+"""The owner of virtual shards: one writer per player, group commit, live features, recovery.
+
+Plain asyncio, no Ray: actors/feature_shard.py is its shell. Features change only after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from crm.domain.appending import Group, Verdict
+from crm.domain.brands import Brand
+from crm.domain.errors import CommitUnknown, CrmError, LogGap, ShardsWarming
+from crm.domain.events import LoggedEvent
+from crm.domain.feature_table import EventColumns, FeatureTable, to_us
+from crm.services.ports import EventLog, Files, SnapshotName
+from crm.services.shard_snapshots import ShardSnapshot
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH = 4_000  # events a transaction: larger ones only add latency
+MAX_WAITING = 100_000  # events in the queue: beyond, callers are asked to wait
+GAP_S = 2.0  # a pause of the process after which it asks whether it is still the owner
+MAX_LEAD = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What an owner stands on. `side` is a second connection: reads never wait behind the writer."""
+
+    log: EventLog
+    side: EventLog
+    files: Files
+
+
+@dataclass
+class _Waiting:
+    groups: Sequence[Group]
+    size: int
+    done: asyncio.Future[list[list[Verdict]]]
+
+
+class ShardOwner:
+    """Owns `shards` from `start` on, until another owner claims them."""
+
+    def __init__(
+        self,
+        name: str,
+        shards: Sequence[int],
+        brands: Mapping[str, Brand],
+        stores: Stores,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.name = name
+        self._shards = list(shards)
+        self._brands = brands
+        self._stores = stores
+        self._now = now
+        self.epochs: dict[int, int] = {}
+        self.heads: dict[int, int] = {}
+        self._tables: dict[str, FeatureTable] = {}
+        self._snapshot_seqs: dict[int, int] = {}
+        self._queue: list[_Waiting] = []
+        self._queued = 0
+        self._arrived = asyncio.Event()
+        self._ready = False
+        self._doubtful = False  # a commit's outcome is unknown
+        self._beat = asyncio.get_running_loop().time()
+
+    # --- becoming the owner ---------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Claim the shards, load their newest snapshots and replay the log above them."""
+        claims = await self._stores.log.claim(self._shards, self.name)
+        self.epochs = {shard: claim.epoch for shard, claim in claims.items()}
+        self.heads = dict.fromkeys(self._shards, 0)
+        await self._load_snapshots()
+        replayed = await self._replay()
+        behind = [shard for shard, claim in claims.items() if self.heads[shard] != claim.seq]
+        if behind:
+            message = f"the log of shards {behind} lacks events that were acknowledged"
+            raise LogGap(message)
+        self._ready = True
+        log.info("shards_ready", owner=self.name, shards=len(self._shards), replayed=replayed)
+
+    async def _load_snapshots(self) -> None:
+        """Load the newest readable snapshot of each shard; one that is not costs a longer replay."""
+        for found in await self._stores.log.snapshots(self._shards):
+            if self.heads[found.shard]:
+                continue
+            try:
+                data = await asyncio.to_thread(self._stores.files.read, found.name)
+                snapshot = ShardSnapshot.decode(data)
+            except (OSError, ValueError) as error:
+                log.warning("snapshot_unreadable", name=found.name, error=type(error).__name__)
+                continue
+            self._load(snapshot)
+
+    def _load(self, snapshot: ShardSnapshot) -> None:
+        for brand, part in snapshot.brands.items():
+            table = self._table(brand)
+            table.advance(snapshot.now_us)  # its buckets are those of its own clock
+            table.load(snapshot.shard, part)
+        self.heads[snapshot.shard] = self._snapshot_seqs[snapshot.shard] = snapshot.seq
+
+    async def _replay(self) -> int:
+        """Apply the log above the heads, and check that no sequence number is missing."""
+        seqs: dict[int, list[int]] = {}
+        replayed = 0
+        async for chunk in self._stores.log.read_after(self.heads):
+            self._apply([event for _, event in chunk])
+            for seq, event in chunk:
+                seqs.setdefault(event.shard, []).append(seq)
+            replayed += len(chunk)
+            await asyncio.sleep(0)  # a ping may come in between
+        for shard, found in seqs.items():
+            if sorted(found) != list(range(self.heads[shard] + 1, self.heads[shard] + 1 + len(found))):
+                message = f"the log of shard {shard} has a gap above {self.heads[shard]}"
+                raise LogGap(message)
+            self.heads[shard] += len(found)
+        return replayed
+
+    # --- writing --------------------------------------------------------------------------------
+
+    async def append(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+        """Store groups of events durably; returns a verdict per event after the commit."""
+        self._must_be_ready()
+        if self._queued > MAX_WAITING:
+            raise ShardsWarming("the shard's queue is full; try again")
+        waiting = _Waiting(
+            groups, sum(map(len, groups)), asyncio.get_running_loop().create_future()
+        )
+        self._queue.append(waiting)
+        self._queued += waiting.size
+        self._arrived.set()
+        return await waiting.done
+
+    async def write_forever(self) -> None:
+        """Commit what waits, many callers at a time, until cancelled or no shard is left."""
+        while self.epochs:
+            await self._arrived.wait()
+            batch = self._next_batch()
+            try:
+                verdicts = await self._commit([group for item in batch for group in item.groups])
+            except CrmError as error:
+                for item in batch:
+                    if not item.done.done():
+                        item.done.set_exception(error)
+                await asyncio.sleep(0.05)  # a database that is away is not asked without pause
+                continue
+            start = 0
+            for item in batch:
+                if not item.done.done():
+                    item.done.set_result(verdicts[start : start + len(item.groups)])
+                start += len(item.groups)
+
+    def _next_batch(self) -> list[_Waiting]:
+        size = taken = 0
+        while taken < len(self._queue) and (not taken or size + self._queue[taken].size <= MAX_BATCH):
+            size += self._queue[taken].size
+            taken += 1
+        batch, self._queue = self._queue[:taken], self._queue[taken:]
+        self._queued -= size
+        if not self._queue:
+            self._arrived.clear()
+        return batch
+
+    async def _commit(self, groups: list[Group]) -> list[list[Verdict]]:
+        """Append under the epochs, then apply; settles an earlier doubt first."""
+        ours = await self._settle()
+        try:
+            appended = await self._stores.log.append(self.epochs, groups)
+        except CommitUnknown:
+            self._doubtful = True
+            log.warning("commit_unknown", owner=self.name)
+            ours = await self._settle()
+            appended = await self._stores.log.append(self.epochs, groups)
+        if appended.lost:
+            self._drop(appended.lost)
+        self._apply(appended.new)
+        for event, seq in zip(appended.new, appended.seqs, strict=True):
+            self.heads[event.shard] = seq
+        if not ours:
+            return appended.verdicts
+        return [
+            ["accepted" if (e.brand, e.event_id) in ours else v for e, v in zip(g, vs, strict=True)]
+            for g, vs in zip(groups, appended.verdicts, strict=True)
+        ]
+
+    async def _settle(self) -> set[tuple[str, str]]:
+        """After a commit of unknown outcome: read the log above the heads. Returns the ids found."""
+        if not self._doubtful:
+            return set()
+        await self._verify()
+        found: set[tuple[str, str]] = set()
+        async for chunk in self._stores.log.read_after(self.heads):
+            self._apply([event for _, event in chunk])
+            for seq, event in chunk:
+                self.heads[event.shard] = max(self.heads[event.shard], seq)
+                found.add((event.brand, event.event_id))
+        self._doubtful = False
+        log.info("commit_settled", owner=self.name, committed=len(found))
+        return found
+
+    def _apply(self, events: Sequence[LoggedEvent]) -> None:
+        now_us = to_us(self._now())
+        by_brand: dict[str, list[LoggedEvent]] = {}
+        for event in events:
+            by_brand.setdefault(event.brand, []).append(event)
+        for brand, of_brand in by_brand.items():
+            table = self._table(brand)
+            table.advance(now_us)
+            table.apply(EventColumns.of(of_brand))
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def table(self, brand: str, as_of: datetime | None = None) -> FeatureTable:
+        """Return the brand's table, advanced to `as_of` (default: now), if this owner may be believed.
+
+        The table's own clock may be past `as_of`; read nothing after the next await.
+        """
+        self._must_be_ready()
+        await self._trust()
+        if self._doubtful:
+            raise ShardsWarming("the outcome of a commit is being read back; try again")
+        now = self._now()
+        if as_of is not None and as_of > now + MAX_LEAD:
+            raise ShardsWarming("the caller's clock is ahead of the shard's")
+        table = self._table(brand)
+        table.advance(to_us(as_of or now))
+        return table
+
+    @property
+    def players(self) -> int:
+        """How many players of all brands are held."""
+        return sum(map(len, self._tables.values()))
+
+    def owns(self, shard: int) -> bool:
+        """Whether `shard` is this owner's, as far as it knows."""
+        return shard in self.epochs
+
+    async def _trust(self) -> None:
+        """A process that was stopped for a while asks whether it is still the owner."""
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time - self._beat > GAP_S:
+            await self._verify()
+            self._beat = asyncio.get_running_loop().time()
+        if not self.epochs:
+            raise ShardsWarming("these shards have another owner")
+
+    async def _verify(self) -> None:
+        current = await self._stores.side.epochs()
+        lost = [shard for shard, epoch in self.epochs.items() if current[shard] != epoch]
+        if lost:
+            self._drop(lost)
+
+    def _drop(self, lost: Sequence[int]) -> None:
+        """Forget shards that have another owner."""
+        log.warning("shards_lost", owner=self.name, shards=len(lost))
+        for shard in lost:
+            self.epochs.pop(shard, None)
+            self.heads.pop(shard, None)
+        for brand, table in self._tables.items():
+            self._tables[brand] = table.without(lost)
+
+    async def beat_forever(self) -> None:
+        """Notice gaps in the own clock, let windows move on, until no shard is left."""
+        while self.epochs or not self._ready:
+            await self._trust_quietly()
+            now_us = to_us(self._now())
+            for table in self._tables.values():
+                table.advance(now_us)
+            await asyncio.sleep(0.25)
+
+    async def _trust_quietly(self) -> None:
+        try:
+            await self._trust()
+        except CrmError as error:
+            log.warning("ownership_unverified", owner=self.name, error=error.code)
+            return
+        self._beat = asyncio.get_running_loop().time()
+
+    def _must_be_ready(self) -> None:
+        if not self._ready:
+            raise ShardsWarming("the shard's features are being loaded; try again")
+
+    def _table(self, brand: str) -> FeatureTable:
+        table = self._tables.get(brand)
+        if table is None:
+            table = FeatureTable(self._brands[brand].zone, to_us(self._now()))
+            self._tables[brand] = table
+        return table
+
+    # --- snapshots ------------------------------------------------------------------------------
+
+    async def snapshot_forever(self, age_s: float) -> None:
+        """Write the shards that changed in turn, so that no snapshot is older than about `age_s`."""
+        while self.epochs or not self._ready:
+            for shard in list(self.epochs):
+                await asyncio.sleep(age_s / max(len(self.epochs), 1))
+                if self._ready and self.heads.get(shard, 0) > self._snapshot_seqs.get(shard, 0):
+                    try:
+                        await self.snapshot(shard)
+                    except (CrmError, OSError) as error:
+                        log.warning("snapshot_failed", shard=shard, error=type(error).__name__)
+
+    async def snapshot(self, shard: int) -> None:
+        """Write one shard's features to the lake, then list them under the epoch."""
+        if self._doubtful or shard not in self.epochs:
+            return
+        epoch, seq = self.epochs[shard], self.heads[shard]
+        parts = {brand: table.export(shard) for brand, table in self._tables.items()}
+        now_us = max((table.now_us for table in self._tables.values()), default=0)
+        snapshot = ShardSnapshot(shard, seq, now_us, {b: p for b, p in parts.items() if p.player_ids})
+        found = SnapshotName(shard, seq, f"snapshots/{shard:03d}/{epoch}-{seq}.snap")
+        data = await asyncio.to_thread(self._write, found.name, snapshot)
+        for name in await self._stores.side.record_snapshot(found, epoch, len(data)):
+            await asyncio.to_thread(self._stores.files.delete, name)
+        self._snapshot_seqs[shard] = seq
+
+    def _write(self, name: str, snapshot: ShardSnapshot) -> bytes:
+        data = snapshot.encode()
+        self._stores.files.write(name, data)
+        return data
+
+    async def stop(self) -> None:
+        """Snapshot what changed, so that the next start is quick, and let go of the stores."""
+        for shard in list(self.epochs):
+            if self.heads[shard] > self._snapshot_seqs.get(shard, 0):
+                await self.snapshot(shard)
+        await self._stores.log.close()
+        await self._stores.side.close()
+
+

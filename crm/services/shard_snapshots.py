@@ -1,0 +1,35 @@
+"""A snapshot: all that one virtual shard knows at one seq, as one compressed file."""
+
+from __future__ import annotations
+
+import msgspec
+import zstandard
+
+from crm.domain.feature_table import TableSlice
+
+_MAGIC = b"crmshard1"
+
+
+class ShardSnapshot(msgspec.Struct, array_like=True):
+    """Features of `shard` with every event up to `seq`, by a clock that stood at `now_us`."""
+
+    shard: int
+    seq: int
+    now_us: int
+    brands: dict[str, TableSlice]
+
+    def encode(self) -> bytes:
+        """Return the file's bytes."""
+        return _MAGIC + zstandard.compress(msgspec.msgpack.encode(self))
+
+    @classmethod
+    def decode(cls, data: bytes) -> ShardSnapshot:
+        """Read a file's bytes; raises ValueError if they are none of ours or damaged."""
+        if not data.startswith(_MAGIC):
+            message = "not a snapshot"
+            raise ValueError(message)
+        try:
+            return msgspec.msgpack.decode(zstandard.decompress(data[len(_MAGIC) :]), type=cls)
+        except zstandard.ZstdError as error:
+            message = "a damaged snapshot"
+            raise ValueError(message) from error
