@@ -63,15 +63,25 @@ def _kinds(wanted: str) -> list[servers.Kind]:
     return [kind for kind in servers.available() if wanted in ("both", kind)]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what is isolated first: the fast news, and before anything has started Ray."""
+    items.sort(key=lambda item: not _is_isolated(item.path))
+
+
+def _is_isolated(path: Path) -> bool:
+    return any(folder in path.parents for folder in _ISOLATED)
+
+
 @pytest.fixture(autouse=True)
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
-    if not any(folder in request.path.parents for folder in _ISOLATED):
+    if not _is_isolated(request.path):
         yield
         return
-    with pytest.MonkeyPatch.context() as patch:  # its own: a test may undo what it patched itself
+    # a patch of its own: a test may undo what it patched itself
+    with isolation.no_new_ray(), pytest.MonkeyPatch.context() as patch:
         isolation.forbid_ray_and_sockets(patch)
         yield
-    isolation.refuse_started_ray()
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
@@ -14,17 +15,24 @@ def forbid_ray_and_sockets(patch: pytest.MonkeyPatch) -> None:
     """Make ray.init (auto-init too) and sockets fail for the length of a test."""
     for name in ("connect", "connect_ex", "bind"):
         patch.setattr(socket.socket, name, _refused(f"socket.{name}"))
-    # not imported here, which would cost every run 800 ms; refuse_started_ray sees the rest
+    # not imported here, which would cost every run 800 ms; no_new_ray sees the rest
     if ray := sys.modules.get("ray"):
         patch.setattr(ray, "init", _refused("ray.init"))
 
 
-def refuse_started_ray() -> None:
+@contextmanager
+def no_new_ray() -> Iterator[None]:
     """End, and refuse, a Ray that a test imported and started after the guard was set."""
-    ray = sys.modules.get("ray")
-    if ray and ray.is_initialized():
-        ray.shutdown()
+    before = _ray_is_up()
+    yield
+    if _ray_is_up() and not before:
+        sys.modules["ray"].shutdown()
         _refused("ray.init")()
+
+
+def _ray_is_up() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _refused(what: str) -> Callable[..., NoReturn]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -212,17 +213,19 @@ def test_a_unit_test_cannot_start_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ray.init()
 
 
-def test_a_ray_that_a_unit_test_started_behind_the_guard_is_found(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_ray_that_a_test_starts_behind_the_guard_is_ended_and_refused(
+    monkeypatch: pytest.MonkeyPatch, there_before: bool
 ) -> None:
-    ended: list[bool] = []
+    up = [there_before]
     ray = ModuleType("ray")
-    monkeypatch.setattr(ray, "is_initialized", lambda: not ended, raising=False)
-    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True), raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: up[-1], raising=False)
+    monkeypatch.setattr(ray, "shutdown", lambda: up.append(False), raising=False)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with pytest.raises(AssertionError, match="tests/integration"):
-        isolation.refuse_started_ray()
-    isolation.refuse_started_ray()  # it has ended it: the next test starts clean
+    expected = nullcontext() if there_before else pytest.raises(AssertionError, match=r"ray\.init")
+    with expected, isolation.no_new_ray():
+        up.append(True)
+    assert up[-1] is there_before
 
 
 @pytest.mark.parametrize(
