@@ -1,102 +1,18 @@
-"""The `crm` command. Each subcommand imports what it needs when it runs: `crm --help` is quick."""
+"""The entry point of the `crm` command, which is in cluster/app.py."""
 
 from __future__ import annotations
 
+import signal
 import sys
-from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Annotated
-
-import structlog
-import typer
-
-from cluster import logs, system
-from cluster.commands.support import emit_json
-from cluster.errors import ServiceError
-from cluster.layout import Layout
-from configs.settings import BadSettings, load_settings
-from crm.domain.errors import CrmError
-
-COMMANDS = ("imports", "training", "segments", "simulation")  # cluster/commands/NAME.py
-
-app = typer.Typer(
-    name="crm",
-    help="CRM Inteligente: start, stop and use the service.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # an error is a line, not a box
-    pretty_exceptions_enable=False,
-)
-
-
-@app.command()
-def up(*, foreground: Annotated[bool, typer.Option(help="Stay until Ctrl-C.")] = False) -> None:
-    """Start the service and wait until it answers."""
-    code = system.up(load_settings(), typer.echo, foreground=foreground)
-    if code != 0:
-        raise typer.Exit(code)
-
-
-@app.command()
-def down() -> None:
-    """Stop the service; its data stays."""
-    stopped = system.down(load_settings())
-    typer.echo("stopped" if stopped else "the service is not running")
-
-
-@app.command()
-def status(
-    *, json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
-) -> None:
-    """Show each part's state; exit code 1 when the service is not up."""
-    facts = system.status(load_settings())
-    if json:
-        emit_json(facts)
-    else:
-        for name, value in facts.items():
-            typer.echo(f"{name:10} {value}")
-    if not facts["up"]:
-        raise typer.Exit(1)
-
-
-for _name in COMMANDS:
-    if find_spec(f"cluster.commands.{_name}") is not None:
-        import_module(f"cluster.commands.{_name}").register(app)
 
 
 def main() -> None:
-    """Run a command; whatever goes wrong is one line on stderr, and the rest is in the log."""
+    """Run a command. A Ctrl-C while the imports still run ends the process without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from cluster.app import run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
-
-
-def run(arguments: list[str]) -> int:
-    """Run a command and return its exit code: 1 for a failure, 2 for wrong usage."""
-    try:
-        app(args=arguments, prog_name="crm")
-    except SystemExit as exit_:  # typer's own: 2 for wrong usage
-        return int(exit_.code or 0)
-    except (ServiceError, BadSettings, CrmError) as error:
-        return _fail(str(error), 1)
-    except Exception as error:  # noqa: BLE001  # the last resort: a person never sees a traceback
-        _record(error)
-        return _fail(
-            f"unexpected error: {type(error).__name__} (the story is in var/log/crm.log)", 1
-        )
-    return 0
-
-
-def _fail(line: str, code: int) -> int:
-    typer.echo(f"crm: {line}", err=True)
-    return code
-
-
-def _record(error: Exception) -> None:
-    with suppress(BadSettings, OSError):
-        folder = Layout(load_settings().var_dir).log
-        folder.mkdir(parents=True, exist_ok=True)
-        logs.configure(folder)
-        structlog.get_logger("cluster.cli").error("command_failed", exc_info=error)
 
 
 if __name__ == "__main__":

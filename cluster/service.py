@@ -100,6 +100,11 @@ class Service:
             code = 1
             log.error("service_failed", reason=str(error))  # noqa: TRY400  # the line says it all
             self._report.error(str(error))
+        except Exception as error:
+            code = 1
+            log.exception("service_failed")
+            story = self._layout.log / logs.FILE
+            self._report.error(f"unexpected error: {type(error).__name__} (see {story})")
         return code
 
     def _start(self) -> None:
@@ -174,8 +179,8 @@ class Service:
 
     def _prepare_store(self, settings: Settings) -> str:
         """Bring the schema up to date; return the bootstrap key, made on the first start."""
+        from crm.adapters.postgres.keys import bootstrap_key
         from crm.adapters.postgres.migrate import migrate
-        from crm.services.keys import bootstrap_key
 
         direct = str(settings.postgres.direct_dsn)
         with _step("PostgreSQL cannot be used"):
@@ -184,16 +189,22 @@ class Service:
 
     def _start_workload(self, settings: Settings) -> None:
         """Start the shard owners and the API; return when it says that it is ready."""
-        import deployments
         from actors import supervisor
+        from configs.brands import load_brands
+        from deployments import serving
+        from deployments.api.deployment import ApiSpec
 
+        with _step("the brands cannot be read"):
+            brands = load_brands(settings.brands_dir)
+        dsn, lake = str(settings.postgres.dsn), str(settings.lake.uri)
         self._report.say("starting the feature shards")
         with _step("the feature shards do not start"):
-            supervisor.start(settings)
+            supervisor.start(supervisor.SupervisorSpec(brands, dsn, lake, settings.shards))
         self._report.say("starting the API")
         self._serving = True
         with _step("the API does not start"):
-            deployments.start(settings)
+            spec = ApiSpec(brands, dsn, str(settings.redis.url), settings.var_dir)
+            serving.start(settings.api, spec)
         deadline = time.monotonic() + READY_S
         while not _answers(f"{self._state.url}/readyz"):
             if time.monotonic() > deadline:
@@ -212,7 +223,7 @@ class Service:
                 raise ServiceError(f"Ray ended by itself: see {self._layout.log / 'ray'}")
             time.sleep(WATCH_S)
 
-    def _note(self, **changes: Any) -> None:  # noqa: ANN401
+    def _note(self, **changes: Any) -> None:
         left = tuple(sorted(processes.descendants(), key=lambda note: note.pid))
         changed = replace(self._state, left=left, **changes)
         if changed != self._state or not self._layout.state.exists():
@@ -230,9 +241,11 @@ class Service:
         if self._demo is not None:
             _quietly(self._demo.stop)
         if self._serving:
-            import deployments
+            from actors import supervisor
+            from deployments import serving
 
-            _quietly(deployments.stop)
+            _quietly(serving.stop)
+            _quietly(supervisor.stop)
         if "ray" in sys.modules:
             _quietly(ray_runtime.stop)
         self._end_all()

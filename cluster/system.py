@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import IO, Any
 
@@ -30,6 +30,9 @@ def up(settings: Settings, say: Callable[[str], None], *, foreground: bool) -> i
     """
     layout = Layout(settings.var_dir)
     layout.prepare()
+    passing = _Passing()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, passing)
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "cluster.service", "--report", str(writing)]
     with (layout.log / "service.out").open("ab") as out:
@@ -39,15 +42,15 @@ def up(settings: Settings, say: Callable[[str], None], *, foreground: bool) -> i
             start_new_session=True,
         )  # fmt: skip
     os.close(writing)
-    pass_on = _pass_signals_to(service)
+    passing.to(service)
     with os.fdopen(reading) as report:
         ready = _follow(report, layout, say, until_ready=not foreground)
     if ready and not foreground:
         return 0
     code = service.wait()
-    if not ready and not pass_on.stopped:
+    if not ready and not passing.stopped:
         raise ServiceError(f"the service ended while it started: see {layout.log}")
-    if code != 0 and not pass_on.stopped:
+    if code != 0 and not passing.stopped:
         raise ServiceError(f"the service ended with code {code}: see {layout.log}")
     return code
 
@@ -90,20 +93,19 @@ def status(settings: Settings) -> dict[str, Any]:
 class _Passing:
     """Signals of the terminal, handed to the service."""
 
-    service: subprocess.Popen[bytes]
-    stopped: bool = field(default=False)
+    service: subprocess.Popen[bytes] | None = None
+    stopped: bool = False
+
+    def to(self, service: subprocess.Popen[bytes]) -> None:
+        """Name the service, once it runs; a signal may have come before."""
+        self.service = service
+        if self.stopped:
+            service.send_signal(signal.SIGTERM)
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         self.stopped = True
-        if self.service.poll() is None:
+        if self.service is not None and self.service.poll() is None:
             self.service.send_signal(signal.SIGTERM)
-
-
-def _pass_signals_to(service: subprocess.Popen[bytes]) -> _Passing:
-    passing = _Passing(service)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, passing)
-    return passing
 
 
 def _follow(

@@ -1,4 +1,4 @@
-"""The settings of one process: configs/crm.yaml, the file in CRM_CONFIG over it, CRM_* over both."""
+"""The settings of one process: crm.yaml, the file CRM_CONFIG over it, CRM_* over both."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # given by name, not used
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources, the strongest first."""
         files = [YamlConfigSettingsSource(settings_cls, yaml_file=file) for file in _files()]

@@ -56,6 +56,6 @@ def fail(message: str) -> NoReturn:
     raise ServiceError(message)
 
 
-def emit_json(result: Any) -> None:  # noqa: ANN401  # whatever JSON can say
+def emit_json(result: Any) -> None:  # whatever JSON can say
     """Print the result as one JSON object, which must be the last line on stdout."""
     typer.echo(json.dumps(result, separators=(",", ":"), default=str))
