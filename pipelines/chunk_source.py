@@ -21,7 +21,7 @@ class ChunkSource(Datasource):
     """Yields tables with one column, `chunk`: each value is a packed `Chunk`."""
 
     def __init__(self, planned: Plan) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._plan = planned
 
     @property
@@ -35,9 +35,9 @@ class ChunkSource(Datasource):
 
     def get_read_tasks(
         self,
-        parallelism: int,
-        per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,
+        parallelism: int,  # noqa: ARG002  # Ray Data's signature
+        per_task_row_limit: int | None = None,  # noqa: ARG002
+        data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
         """Return a task for each part that can be read by itself."""
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)

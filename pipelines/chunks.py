@@ -1,8 +1,8 @@
 """From files to chunks of rows: the checks before anything is sent, and the rows' hashes.
 
-A row without an id of its own is known by a hash of its content and its occurrence among equal rows,
-counted over all files of one import. Two passes keep that small: the first holds 8 bytes of each
-row's digest, and leaves only the digests that stand twice; the second counts just those.
+A row without an id of its own is known by a hash of its content and its occurrence among equal
+rows, counted over all files of one import. Two passes keep that small: the first holds 8 bytes of
+each row's digest, and leaves only the digests that stand twice; the second counts just those.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_mapping(path: Path) -> ImportMapping:
 def choose_brand(
     mapping: ImportMapping, brands: Mapping[str, Brand], asked: str | None
 ) -> ImportMapping:
-    """Return the mapping for the brand asked for, else its own, else the first; or BrandNotFound."""
+    """Return the mapping for the brand asked for, its own, or the first; or BrandNotFound."""
     if asked is not None:
         mapping = mapping.with_brand(asked)
     elif mapping.brand is None:
@@ -106,7 +106,7 @@ class Plan:
 
 
 def plan(files: Sequence[Path], mapping: ImportMapping) -> Plan:
-    """Check every file to its last byte; raises UnreadableFile or InvalidMapping, nothing is sent."""
+    """Read every file to its last byte; raises UnreadableFile or InvalidMapping."""
     if not files:
         raise UnreadableFile("no file was named")
     opened = [open_rows(file, mapping.format) for file in files]

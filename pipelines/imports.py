@@ -13,10 +13,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -58,9 +58,7 @@ class Stores:
     def importer(self, planned: Plan) -> Importer:
         """Open them in this process; call it within an event loop."""
         door = Door(self.brands, self.open_vault())
-        return Importer(
-            self.open_shards(), door, planned.bound(), self.clock, self.patience
-        )
+        return Importer(self.open_shards(), door, planned.bound(), self.clock, self.patience)
 
 
 Execute = Callable[[Plan, Stores], Iterator[Outcome]]
@@ -91,11 +89,12 @@ class Report:
     def as_text(self) -> str:
         """Return the report for a person, with the first lines of each reason and the doubtful."""
         tally = self.tally
-        lines = [
+        summary = (
             f"read {tally.read:,} rows: {tally.accepted:,} accepted ({tally.events:,} new events),"
             f" {tally.duplicates:,} duplicates, {tally.filtered:,} filtered,"
             f" {tally.rejected:,} rejected"
-        ]
+        )
+        lines = [summary]
         first = tally.first_lines()
         for code, count in tally.rejected_by_reason().items():
             places = ", ".join(self._place(file, line) for file, line in first[code])
@@ -113,10 +112,11 @@ class Report:
             return []
         places = ", ".join(self._place(file, line) for line in doubtful[:SHOWN_LINES])
         more = ", ..." if len(doubtful) > SHOWN_LINES else ""
-        return [
+        warning = (
             f"warning: {len(doubtful):,} rows were kept whose player id looks like a number from a"
             f" spreadsheet (line {places}{more})"
-        ]
+        )
+        return [warning]
 
     def _place(self, file: int, line: int) -> str:
         return str(line) if len(self.files) == 1 else f"{self.files[file].name}:{line}"
@@ -149,10 +149,9 @@ def on_ray(planned: Plan, stores: Stores) -> Iterator[Outcome]:
     """Store all rows on the Ray cluster that this process is connected to."""
     decoder = msgspec.msgpack.Decoder(Outcome)
     try:
-        for table in _dataset(planned, stores).iter_batches(
-            batch_size=None, batch_format="pyarrow"
-        ):
-            for packed in table["outcome"].to_pylist():
+        dataset = _dataset(planned, stores)
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for packed in cast("pa.Table", table)["outcome"].to_pylist():
                 yield decoder.decode(packed)
     except Exception as error:
         known = _known(error)
@@ -169,7 +168,7 @@ def _dataset(planned: Plan, stores: Stores) -> Dataset:
     from pipelines.chunk_source import ChunkSource  # noqa: PLC0415
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    dataset = ray.data.read_datasource(ChunkSource(planned), num_cpus=0.5)
+    dataset: Dataset = ray.data.read_datasource(ChunkSource(planned), num_cpus=0.5)
     dataset.context.target_max_block_size = BLOCK_BYTES
     dataset.context.enable_progress_bars = False
     return dataset.map_batches(
@@ -183,7 +182,7 @@ def _dataset(planned: Plan, stores: Stores) -> Dataset:
 
 
 class StoreChunks:
-    """Ray Data's stateful step: keeps the stores open, and stores a block of packed chunks a call."""
+    """Ray Data's stateful step: keeps the stores open, stores a block of chunks a call."""
 
     def __init__(self, planned: Plan, stores: Stores) -> None:
         self._runner = asyncio.Runner()
@@ -231,12 +230,13 @@ def run(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the import on the cluster that RAY_ADDRESS names; the last line on stdout is the report."""
+    """Run the import on RAY_ADDRESS's cluster; the report is the last line of stdout."""
     import ray  # noqa: PLC0415
 
     from actors.gateway import connect  # noqa: PLC0415
     from configs.brands import load_brands  # noqa: PLC0415
     from configs.settings import load_settings  # noqa: PLC0415
+    from crm.adapters import clock  # noqa: PLC0415
     from crm.adapters.vault import open_vault  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog="python -m pipelines.imports")
@@ -245,11 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--brand")
     options = parser.parse_args(arguments)
     settings = load_settings()
+    brands = load_brands(settings.brands_dir)
     stores = Stores(
-        load_brands(settings.brands_dir),
-        partial(connect, settings),
+        brands,
+        partial(connect, settings, brands),
         partial(open_vault, settings.var_dir),
-        partial(datetime.now, UTC),  # noqa: TID251  # an entry point hands out the clock
+        clock.now,
     )
     try:
         ray.init("auto", log_to_driver=False)

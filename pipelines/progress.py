@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar with rows per second on a terminal, plain lines elsewhere."""
+"""Progress of long work on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def progress(total: int, what: str, *, terminal: bool | None = None) -> Iterator[Callable[[int], None]]:
+def progress(
+    total: int, what: str, *, terminal: bool | None = None
+) -> Iterator[Callable[[int], None]]:
     """Show progress over `total` rows; call what is yielded with each number of rows done."""
     if sys.stderr.isatty() if terminal is None else terminal:
         with _bar(total, what) as advance:

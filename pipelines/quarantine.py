@@ -1,4 +1,4 @@
-"""Rejected rows as a file of the same form as the input, so that it can be mended and imported again.
+"""Rejected rows as a file of the same form as the input, to be mended and imported again.
 
 The reasons stand in a second file beside it, by line and without values.
 """
@@ -23,7 +23,7 @@ _COMPRESSED = {".gz", ".zst", ".zip"}
 def write_quarantine(
     files: Sequence[Path], rows: Sequence[Rows], tally: Tally, folder: Path, now: datetime
 ) -> Path | None:
-    """Write the rejected rows and their reasons (both mode 600); returns the path, None without any."""
+    """Write the rejected rows and their reasons (mode 600); returns the path, None without any."""
     if not tally.rejected:
         return None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _write_parquet(rows: Sequence[Rows], tally: Tally, path: Path) -> None:
 
 
 def _write_reasons(path: Path, files: Sequence[Path], rows: Sequence[Rows], tally: Tally) -> None:
-    """One JSON object a rejected row: its line in the input, its row in the quarantine, the reason."""
+    """Write an object a rejected row: its line in the input, its row here, the reason."""
     number = 0
     with _private(path.with_name(f"{path.name}.reasons.jsonl")) as out:
         for index in range(len(rows)):

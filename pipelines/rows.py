@@ -74,7 +74,7 @@ def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 class _ZstdStream(io.RawIOBase):
-    """Zstandard as a raw stream that notices a missing end, which the library's own reader does not."""
+    """Zstandard as a raw stream that notices a missing end; the library's own does not."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
@@ -122,7 +122,7 @@ def records(stream: IO[bytes], file_format: Format) -> Iterator[Record]:
     while waiting or (waiting := list(islice(lines, 1))):
         number, line = waiting.pop(0)
         if quote and quote in line and _is_open(line, file_format):
-            line, waiting = _joined(number, line, waiting, lines, file_format)
+            line, waiting = _joined(line, waiting, lines, file_format)
         if line.strip():
             yield number, line
 
@@ -151,13 +151,12 @@ def _is_open(line: bytes, file_format: Format) -> bool:
 
 
 def _joined(
-    number: int,
     line: bytes,
     waiting: list[Record],
     lines: Iterator[Record],
     file_format: Format,
 ) -> tuple[bytes, list[Record]]:
-    """Return the whole record and what waits after it; a quote that never ends takes one line only."""
+    """Return the whole record and what waits after it; an endless quote takes one line only."""
     following = [*waiting, *islice(lines, MAX_LINES_A_RECORD - len(waiting))]
     whole = line
     for count, (_, part) in enumerate(following, 1):
@@ -255,14 +254,12 @@ class TextRows:
     def _parse(self, number: int, line: bytes) -> Parsed:
         if len(line) > MAX_LINE:
             return Fault(number, "line_too_long", "a line of over 1 MiB")
-        if self._format.kind == "jsonl":
-            row = _json_object(line)
-            if row is None:
-                return Fault(number, "invalid_json", "the line is no JSON object")
-            try:
-                return [_json_cell(row.get(name)) for name in self.columns]
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return Fault(number, "invalid_json", "the line is no JSON object")
+        if self.is_keyed:
+            cells = _json_cells(line, self.columns)
+            return cells or Fault(number, "invalid_json", "the line is no JSON object")
+        return self._cells(number, line)
+
+    def _cells(self, number: int, line: bytes) -> Parsed:
         try:
             cells = self._split(line.decode(self._format.encoding))
         except UnicodeDecodeError:
@@ -270,12 +267,10 @@ class TextRows:
             return Fault(number, f"not_{name.lower().replace('-', '')}", f"the line is not {name}")
         except csv.Error:
             return Fault(number, "invalid_quotes", "the line's quotes do not match")
-        if len(cells) != len(self.columns):
-            expected = len(self.columns)
-            return Fault(
-                number, "wrong_columns", f"{len(cells)} columns where the file has {expected}"
-            )
-        return cells
+        if len(cells) == len(self.columns):
+            return cells
+        message = f"{len(cells)} columns where the file has {len(self.columns)}"
+        return Fault(number, "wrong_columns", message)
 
 
 def _splitter(file_format: Format) -> Callable[[str], list[str]]:
@@ -301,8 +296,16 @@ def _json_object(line: bytes) -> dict[str, msgspec.Raw] | None:
 _JSON = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+def _json_cells(line: bytes, columns: Sequence[str]) -> list[Any] | None:
+    row = _json_object(line)
+    try:
+        return None if row is None else [_json_cell(row.get(name)) for name in columns]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
 def _json_cell(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401
-    """Return a value as a cell: numbers as they are written (no double between), objects as JSON."""
+    """Return a value as a cell: numbers as they are written, objects as JSON text."""
     text = b"" if raw is None else bytes(raw).strip()
     if text[:1] == b'"' or text in (b"", b"null", b"true", b"false"):
         return msgspec.json.decode(text) if text else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +27,7 @@ def import_files(
     from actors.gateway import connect
     from configs.brands import load_brands
     from configs.settings import load_settings
+    from crm.adapters import clock
     from crm.adapters.vault import open_vault
     from pipelines.chunks import choose_brand, load_mapping, plan
     from pipelines.imports import Stores
@@ -41,7 +41,7 @@ def import_files(
             brands,
             partial(connect, settings, brands),
             partial(open_vault, settings.var_dir),
-            partial(datetime.now, UTC),
+            clock.now,
         )
         report = import_planned(planned, stores, settings.var_dir / "quarantine")
     typer.echo(report.as_text(), err=json)

@@ -207,7 +207,7 @@ class _Compiler:
         self._text = text
         self._columns = columns
 
-    def compile(self, node: ast.expr) -> _Typed:
+    def compile(self, node: ast.expr) -> _Typed:  # noqa: PLR0911  # one a kind of node
         """Return the tree to run for `node`, and its type."""
         match node:
             case ast.Constant():

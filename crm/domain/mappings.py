@@ -29,7 +29,9 @@ FormatKind = Literal["csv", "whitespace", "jsonl", "parquet"]
 _FORMATS = ("csv", "whitespace", "jsonl", "parquet")
 _ENCODINGS = ("utf-8", "latin-1", "cp1252", "ascii")  # a line end is one byte in all of them
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_SHEET_ERROR = re.compile(r"#(NAME\?|REF!|VALUE!|DIV/0!|N/A|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!)")
+_SHEET_ERROR = re.compile(
+    r"#(NAME\?|REF!|VALUE!|DIV/0!|N/A|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!)"
+)
 _SCIENTIFIC = re.compile(r"[+-]?\d+([.,]\d+)?[eE][+-]?\d+")
 
 _FIELDS: dict[str, Kind] = {
@@ -184,7 +186,9 @@ def _object(raw: object, where: str, keys: set[str]) -> dict[str, Any]:
         raise InvalidMapping(f"{where}: an object with keys {', '.join(sorted(keys))}")
     for key in raw:
         if key not in keys:
-            raise InvalidMapping(f"{where}: unknown key {key!r}; there are {', '.join(sorted(keys))}")
+            raise InvalidMapping(
+                f"{where}: unknown key {key!r}; there are {', '.join(sorted(keys))}"
+            )
     return raw
 
 
@@ -211,7 +215,7 @@ class BoundMapping:
         self._mapping = mapping
         self._file_columns = list(columns)
         self._check_declared()
-        kinds: dict[str, Kind] = {name: "text" for name in columns}
+        kinds: dict[str, Kind] = dict.fromkeys(columns, "text")
         kinds |= {name: column.kind for name, column in mapping.columns.items()}
         kinds[ROW_HASH] = "text"
         self._places = {name: (place, kind) for place, (name, kind) in enumerate(kinds.items())}
@@ -232,8 +236,8 @@ class BoundMapping:
     def events(self, cells: Sequence[Cell], row_hash: str = "") -> list[IncomingEvent]:
         """Return the row's events, none if the mapping filters it; raises EventRefused.
 
-        Call it within `exact_arithmetic`. `cells` are the file's columns; all events of a row are of
-        one player.
+        Call it within `exact_arithmetic`. `cells` are the file's columns; all events of a row are
+        of one player.
         """
         row: list[Any] = [None] * len(self._places)
         row[-1] = row_hash
@@ -330,7 +334,9 @@ class BoundMapping:
             return {}, self._compile(where, raw, "json")
         if not isinstance(raw, dict):
             raise InvalidMapping(f"{where}: an object of names and values, or json(column)")
-        return {str(name): self._property(f"{where}.{name}", value) for name, value in raw.items()}, None
+        return {
+            str(name): self._property(f"{where}.{name}", value) for name, value in raw.items()
+        }, None
 
     def _property(self, where: str, raw: object) -> Expression:
         try:
@@ -387,7 +393,9 @@ def _value(part: Expression, row: list[Any], field: str) -> Any:  # noqa: ANN401
         return part.evaluate(row)
     except TypeError:
         # types were checked before: only a missing value can be in the way
-        raise EventRefused("missing_field", f"{field} needs a value that is missing", field) from None
+        raise EventRefused(
+            "missing_field", f"{field} needs a value that is missing", field
+        ) from None
     except ArithmeticError:
         raise EventRefused("invalid_number", f"{field} cannot be computed exactly", field) from None
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
+from crm.domain.appending import Verdict
 from crm.domain.errors import DatabaseAway, EventRefused, ShardsWarming
 from crm.domain.events import Door, LoggedEvent
 from crm.domain.expressions import exact_arithmetic
 from crm.domain.mappings import BoundMapping, looks_damaged
-from crm.services.ports import FeatureShards, Verdict
+from crm.services.ports import FeatureShards
 
 ROWS_A_CHUNK = 1_000
 EVENTS_A_CALL = 2_000
@@ -50,7 +51,7 @@ class Chunk(msgspec.Struct, array_like=True):
 
 
 class Outcome(msgspec.Struct, array_like=True):
-    """What became of one chunk: rows by fate, new events, and the lines that somebody should see."""
+    """What became of one chunk: rows by fate, new events, and the lines to look at."""
 
     file: int
     accepted: int = 0
@@ -102,6 +103,7 @@ class Importer:
         finally:
             for task in running:
                 task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         return outcomes
 
     async def _append(self, rows: Sequence[AcceptedRow], outcome: Outcome) -> None:
@@ -186,13 +188,13 @@ def _count(outcome: Outcome, line: int, verdicts: Sequence[Verdict]) -> None:
 
 
 class Tally:
-    """The sum of outcomes: ten bytes a rejected row, so that a file of nothing but faults fits."""
+    """The sum of outcomes: 16 bytes a rejected row, so that a file of nothing but faults fits."""
 
     def __init__(self, files: int) -> None:
         self.accepted = self.duplicates = self.filtered = self.events = 0
         self._reasons: dict[tuple[str, str], int] = {}
         self._lines = [array("q") for _ in range(files)]
-        self._reason_of = [array("H") for _ in range(files)]
+        self._reason_of = [array("l") for _ in range(files)]
         self._doubtful: list[array[int]] = [array("q") for _ in range(files)]
 
     def add(self, outcome: Outcome) -> None:
