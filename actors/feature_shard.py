@@ -18,9 +18,9 @@ from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
 from crm.domain.feature_table import FeatureTable, from_us
+from crm.domain.ports import PlayerFeatures
 from crm.domain.segments import compile_mask, parse
 from crm.services.player_features import player_features
-from crm.services.ports import PlayerFeatures
 from crm.services.shard_owner import ShardOwner, Stores
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ class FeatureShard:
 
     @ray.method
     async def count(self, brand: Brand, rule: str, as_of_us: int) -> CountPart:
-        """Count the players of `brand` that match `rule` at `as_of_us`, or later if time has passed it."""
+        """Count the players of `brand` that match `rule`, at `as_of_us` or later."""
         owner = self._ready()
         table = await owner.table(brand.id, from_us(as_of_us))
         mask = compile_mask(parse(rule), brand, table, len(table))
@@ -101,7 +101,7 @@ class FeatureShard:
 
     @ray.method
     async def columns(self, brand: str, names: Sequence[str], as_of_us: int) -> ColumnsPart:
-        """Return features of all players of `brand` at `as_of_us`, or later if time has passed it."""
+        """Return features of all players of `brand`, at `as_of_us` or later."""
         owner = self._ready()
         table = await owner.table(brand, from_us(as_of_us))
         return _columns(table, names, dict(owner.epochs))
@@ -115,8 +115,7 @@ class FeatureShard:
             await self._owner.stop()
 
     async def _leave_when_lost(self, owner: ShardOwner) -> None:
-        while owner.epochs:
-            await asyncio.sleep(0.5)
+        await owner.lost_all.wait()
         log.warning("owner_leaves", owner=self._spec.name)
         await asyncio.sleep(1)  # callers in flight get their refusal
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
@@ -142,4 +141,3 @@ def _columns(table: FeatureTable, names: Sequence[str], epochs: dict[int, int]) 
 
 
 FeatureShardActor = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FeatureShard)
-

@@ -21,9 +21,9 @@ from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.feature_table import from_us, to_us
+from crm.domain.ports import Columns, Count, PlayerFeatures
 from crm.domain.shards import SHARDS, shard_of
 from crm.services.coalescing import Coalescer
-from crm.services.ports import Columns, Count, PlayerFeatures
 
 WAIT_S = 5.0  # how long a call waits for a shard that is being replaced (design.md 4)
 PAUSE_S = 0.1
@@ -44,7 +44,7 @@ class HasPostgres(Protocol):
 
 
 def connect(settings: HasPostgres, brands: Mapping[str, Brand]) -> ShardGateway:
-    """Return a gateway for this process, which is connected to Ray; use it within one event loop."""
+    """Return a gateway; this process is connected to Ray, and uses it within one event loop."""
     if settings.postgres.dsn is None:
         raise CrmError("the address of PostgreSQL is not known: is the service running?")
     return ShardGateway(brands, PostgresEventLog(settings.postgres.dsn, clock.now))
@@ -155,7 +155,7 @@ class ShardGateway:
         )
 
     async def _all_owners(self, ask: Callable[[Handle, int], Awaitable[Part]]) -> list[Part]:
-        """Ask every owner at one moment; believe it only if each shard answered in its current epoch."""
+        """Ask every owner at one moment; each shard must answer once, in its current epoch."""
         as_of_us = to_us(clock.now()) + LEAD_US
         for tried in range(MOMENTS_TRIED):
             slots = (await self._known_routes()).slots

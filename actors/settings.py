@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """Times in seconds. `misses` unanswered pings in a row make the supervisor start a successor."""
+    """Times in seconds; `misses` unanswered pings in a row bring a successor."""
 
     owners: int = 2
     ping_s: float = 1.0

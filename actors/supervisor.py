@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import asyncpg
 import ray
 import structlog
 from ray.actor import ActorProxy
@@ -17,7 +16,8 @@ from ray.exceptions import RayActorError
 from actors.feature_shard import FeatureShard, FeatureShardActor, OwnerSpec
 from actors.settings import ShardSettings
 from actors.wire import OwnerState
-from crm.adapters.postgres.queries import load
+from crm.adapters import clock
+from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand
 from crm.domain.shards import shards_of_slot
 
@@ -57,7 +57,7 @@ class Routes:
 
 
 class Supervisor:
-    """Keeps one owner in every slot. Wrong alarms cost a reload, never correctness: the epoch decides."""
+    """Keeps an owner in every slot. A false alarm costs a reload only: the epoch decides."""
 
     def __init__(self, spec: SupervisorSpec) -> None:
         self._spec = spec
@@ -91,12 +91,11 @@ class Supervisor:
 
     async def _former_owners(self) -> set[str]:
         """Return the names that PostgreSQL holds for owners: some may be alive."""
-        connection = await asyncpg.connect(self._spec.dsn, timeout=10)
+        log_of_events = PostgresEventLog(self._spec.dsn, clock.now)
         try:
-            rows = await connection.fetch(load("events")["epochs"])
+            return await log_of_events.owners()
         finally:
-            await connection.close()
-        return {row["owner"] for row in rows if row["owner"]}
+            await log_of_events.close()
 
     async def _adopt_or_start(self, slot: int, former: set[str]) -> None:
         prefix = self._prefix(slot)
@@ -115,7 +114,7 @@ class Supervisor:
         return f"shards-{slot}-of-{self._spec.shards.owners}-"
 
     async def _start_owner(self, slot: int) -> None:
-        """Start owners for a slot until one is ready; the first that claims fences all before it."""
+        """Start owners for a slot until one is ready; a claim fences all before it."""
         pause_s = 0.2
         while True:
             name = self._prefix(slot) + secrets.token_hex(4)
@@ -135,8 +134,8 @@ class Supervisor:
             self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
             try:
                 state = await asyncio.wait_for(handle.start.remote(), START_TIMEOUT_S)
-            except Exception as error:  # noqa: BLE001  # whatever it was, another try is the answer
-                log.error("owner_failed_to_start", owner=name, error=_reason(error))
+            except Exception as error:  # noqa: BLE001 - whatever it was, the answer is another try
+                log.warning("owner_failed_to_start", owner=name, error=_reason(error))
                 with contextlib.suppress(Exception):
                     ray.kill(handle)  # type: ignore[arg-type]  # a proxy is a handle
                 await asyncio.sleep(pause_s)

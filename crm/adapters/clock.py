@@ -5,4 +5,4 @@ from datetime import UTC, datetime
 
 def now() -> datetime:
     """Return the current instant, aware, in UTC."""
-    return datetime.now(UTC)  # noqa: TID251  # the one place
+    return datetime.now(UTC)  # noqa: TID251 - the one place

@@ -20,10 +20,12 @@ class Lake:
     """Files by name under one root; a file appears whole or not at all, and is never changed."""
 
     def __init__(self, uri: str) -> None:
-        from pyarrow import fs as arrow_fs  # noqa: PLC0415  # 70 ms that the API never needs
+        from pyarrow import fs as arrow_fs  # noqa: PLC0415 - 70 ms that the API never needs
 
         self._fs: fs.FileSystem
-        self._fs, self._root = arrow_fs.FileSystem.from_uri(uri if "://" in uri else f"file://{uri}")
+        self._fs, self._root = arrow_fs.FileSystem.from_uri(
+            uri if "://" in uri else f"file://{uri}"
+        )
         self._local = isinstance(self._fs, arrow_fs.LocalFileSystem)
 
     def write(self, name: str, data: bytes) -> None:

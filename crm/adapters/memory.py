@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from crm.domain.appending import Group, plan_append
 from crm.domain.errors import CommitUnknown, DatabaseAway
 from crm.domain.events import LoggedEvent
+from crm.domain.ports import Appended, Claim, SnapshotName
 from crm.domain.shards import SHARDS
-from crm.services.ports import Appended, Claim, SnapshotName
 
 
 class MemoryEventLog:
-    """The log's laws without a database. Owners share one; `away` and `lose_commit` are its faults."""
+    """The log's laws without a database; `away` and `lose_commit` are its faults."""
 
     def __init__(self) -> None:
         self.events: dict[int, list[LoggedEvent]] = {shard: [] for shard in range(SHARDS)}
@@ -34,8 +34,9 @@ class MemoryEventLog:
     async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
         """Store what is new under the epochs."""
         self._must_answer()
-        lost_before, self.lose_commit = self.lose_commit == "before", (
-            None if self.lose_commit == "before" else self.lose_commit
+        lost_before, self.lose_commit = (
+            self.lose_commit == "before",
+            (None if self.lose_commit == "before" else self.lose_commit),
         )
         if lost_before:
             raise CommitUnknown("lost before the commit")
@@ -74,7 +75,9 @@ class MemoryEventLog:
         """Return the snapshots of `shards`, best first."""
         self._must_answer()
         found = [(s, epoch) for s, epoch in self._snapshots if s.shard in set(shards)]
-        return [s for s, _ in sorted(found, key=lambda item: (item[0].shard, -item[0].seq, -item[1]))]
+        return [
+            s for s, _ in sorted(found, key=lambda item: (item[0].shard, -item[0].seq, -item[1]))
+        ]
 
     async def record_snapshot(self, snapshot: SnapshotName, epoch: int, size: int) -> list[str]:
         """List a snapshot under the epoch."""

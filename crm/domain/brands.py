@@ -18,7 +18,7 @@ class Currency:
     decimals: int
 
     def to_minor(self, amount: Decimal) -> int | None:
-        """Return the exact number of minor units, or None if `amount` has more decimals than it may."""
+        """Return the exact number of minor units, or None if there are too many decimals."""
         scaled = amount.scaleb(self.decimals)
         minor = int(scaled)
         return minor if minor == scaled else None
@@ -30,7 +30,7 @@ class Currency:
 
 @dataclass(frozen=True)
 class Brand:
-    """Times of day and days of a brand are in its `time_zone`; nothing happened before `starts_on`."""
+    """Its days are those of `time_zone`; nothing happened before `starts_on`."""
 
     id: str
     name: str

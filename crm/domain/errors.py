@@ -1,4 +1,4 @@
-"""Errors are named facts: each has a code that the contract fixes, and travels between processes whole."""
+"""Errors are named facts with the contract's codes; they travel between processes whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class CrmError(Exception):
-    """What a caller may be told. `code` is stable and machine-readable; the message says what to do."""
+    """What a caller may be told: a stable `code`, and a message that says what to do."""
 
     code: ClassVar[str] = "internal"
 

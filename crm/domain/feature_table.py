@@ -1,8 +1,9 @@
 """The live features of one brand's players: exact integer columns, right for any order of events.
 
-The truth is what cannot be recomputed (lifetime totals, first and last times) and a ledger of sparse
-day and hour buckets; the window columns are a cache over the ledger, rebuilt on load. A window is a
-function of the table's own `now`, never of the wall clock. One thread applies and advances.
+The truth is what cannot be recomputed (lifetime totals, first and last times) and a ledger of
+sparse day and hour buckets; the window columns are a cache over the ledger, rebuilt on load. A
+window is a function of the table's own `now`, never of the wall clock. One thread applies and
+advances.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ def from_us(us: int) -> datetime:
     return _EPOCH + us * _MICROSECOND
 
 
-# A kind is a (type, result) that some measure or moment distinguishes; 0 stands for every other event.
+# A kind is a (type, result) that some measure or moment distinguishes; 0 is every other event.
 _KINDS: list[tuple[str, str | None]] = sorted(
-    {(m.event_type, m.result) for m in MEASURES} | {(t, None) for m in MOMENTS for t in m.event_types if t},
+    {(m.event_type, m.result) for m in MEASURES}
+    | {(t, None) for m in MOMENTS for t in m.event_types if t},
     key=lambda kind: (kind[0], kind[1] or ""),
 )
 _KIND_INDEX = {kind: index for index, kind in enumerate([("", None), *_KINDS])}
@@ -84,7 +86,10 @@ _ADD_START = np.concatenate(([0], np.cumsum(_ADD_COUNT)[:-1]))
 _ADD_MEASURE = np.array([index for adds in _ADDS for index in adds], dtype=np.int64)
 _IS_AMOUNT = np.array([measure.adds == "amount" for measure in MEASURES])
 _MOMENT_OF_KIND = np.array(
-    [[not moment.event_types[0] or kind[0] in moment.event_types for moment in MOMENTS] for kind in _KIND_INDEX]
+    [
+        [not moment.event_types[0] or kind[0] in moment.event_types for moment in MOMENTS]
+        for kind in _KIND_INDEX
+    ]
 )
 
 
@@ -115,7 +120,12 @@ class EventColumns:
         """Return the rows where `which` is set."""
         ids = [self.player_ids[i] for i in np.flatnonzero(which).tolist()]
         return EventColumns(
-            ids, self.shards[which], self.kinds[which], self.amounts[which], self.at[which], self.days[which]
+            ids,
+            self.shards[which],
+            self.kinds[which],
+            self.amounts[which],
+            self.at[which],
+            self.days[which],
         )
 
 
@@ -131,7 +141,7 @@ class AheadEvent(msgspec.Struct, array_like=True, order=True):
 
 
 class TableSlice(msgspec.Struct):
-    """All that one virtual shard knows of one brand: what a snapshot keeps. Arrays are raw int64."""
+    """All that one virtual shard knows of one brand, for a snapshot; arrays are raw int64."""
 
     measures: list[str]
     moments: list[str]
@@ -187,7 +197,7 @@ class FeatureTable:
             self._file(cells, events)
 
     def advance(self, now_us: int) -> None:
-        """Move the clock on: buckets leave their windows, waiting events come in. Never goes back."""
+        """Move the clock on, never back: buckets leave their windows, waiting events come in."""
         if now_us <= self.now_us:
             return
         self.now_us = now_us
@@ -235,7 +245,13 @@ class FeatureTable:
 
     def _wait(self, events: EventColumns) -> None:
         for i, player_id in enumerate(events.player_ids):
-            numbers = (events.at[i], events.shards[i], events.kinds[i], events.amounts[i], events.days[i])
+            numbers = (
+                events.at[i],
+                events.shards[i],
+                events.kinds[i],
+                events.amounts[i],
+                events.days[i],
+            )
             at, shard, kind, amount, day = (int(number) for number in numbers)
             heapq.heappush(self._ahead, AheadEvent(at, player_id, shard, kind, amount, day))
 
@@ -302,13 +318,16 @@ class FeatureTable:
             return times, times == (_NEVER_FIRST if edge == "first" else _NEVER_LAST)
         if name == "days_since_registration":
             return self._days_since(self._first[_MOMENT_INDEX["registration"], rows], _NEVER_FIRST)
-        return self._days_since(self._last[_MOMENT_INDEX[name.removeprefix("days_since_last_")], rows], _NEVER_LAST)
+        return self._days_since(
+            self._last[_MOMENT_INDEX[name.removeprefix("days_since_last_")], rows], _NEVER_LAST
+        )
 
     def _total(self, base: str, window: str, rows: slice) -> Ints:
         totals = self._totals[_WINDOW_INDEX[window]]
         difference = _DIFFERENCE.get(base)
         if difference is None:
-            return totals[MEASURE_INDEX[base], rows]
+            measure: Ints = totals[MEASURE_INDEX[base], rows]
+            return measure
         value: Ints = totals[MEASURE_INDEX[difference.plus], rows].copy()
         for minus in difference.minus:
             value -= totals[MEASURE_INDEX[minus], rows]
@@ -339,7 +358,7 @@ class FeatureTable:
         )
 
     def load(self, shard: int, part: TableSlice) -> None:
-        """Take in a slice; its players must not be here. Measures that it does not know start at 0."""
+        """Take in a slice of players not here yet; measures that it lacks start at 0."""
         players = len(part.player_ids)
         rows = self._rows(part.player_ids, np.full(players, shard))
         into = np.array([MEASURE_INDEX[name] for name in part.measures], dtype=np.int64)
@@ -369,7 +388,7 @@ class FeatureTable:
     def without(self, shards: Iterable[int]) -> FeatureTable:
         """Return a table of all players but those of `shards`."""
         rest = FeatureTable(self._zone, self.now_us)
-        rest._day = self._day  # noqa: SLF001  # its own kind
+        rest._day = self._day  # its own kind
         for shard in np.unique(self.shards()):
             if shard not in set(shards):
                 rest.load(int(shard), self.export(int(shard)))
@@ -390,7 +409,9 @@ def _columns_of(events: Sequence[AheadEvent]) -> EventColumns:
         return np.array([getattr(event, name) for event in events], dtype=np.int64)
 
     ids = [event.player_id for event in events]
-    return EventColumns(ids, column("shard"), column("kind"), column("amount"), column("at"), column("day"))
+    return EventColumns(
+        ids, column("shard"), column("kind"), column("amount"), column("at"), column("day")
+    )
 
 
 def _placed(raw: bytes, rows: Ints, measures: Ints) -> tuple[Ints, Cells]:

@@ -52,7 +52,9 @@ class _Bucket:
 
     def cells(self) -> Cells:
         if len(self._parts) > 1:
-            joined = [np.concatenate(arrays) for arrays in zip(*map(_arrays, self._parts), strict=True)]
+            joined = [
+                np.concatenate(arrays) for arrays in zip(*map(_arrays, self._parts), strict=True)
+            ]
             self._parts = [Cells(*joined)]
         return self._parts[0]
 
@@ -84,11 +86,13 @@ class Ledger:
         return [self._buckets.pop(number).cells() for number in leaving]
 
     def export(self, place: Ints) -> Ints:
-        """Return (bucket, place, measure, value) of the rows whose `place` is not negative, summed."""
+        """Return (bucket, place, measure, value), summed, of the rows with a `place` >= 0."""
         parts = [np.zeros((4, 0), dtype=np.int64)]
         for number in sorted(self._buckets):
             cells = self._buckets[number].cells()
             kept = cells.take(place[cells.rows] >= 0)
             kept = Cells(place[kept.rows], kept.measures, kept.values).summed()
-            parts.append(np.stack((np.full(len(kept.rows), number), kept.rows, kept.measures, kept.values)))
+            parts.append(
+                np.stack((np.full(len(kept.rows), number), kept.rows, kept.measures, kept.values))
+            )
         return np.concatenate(parts, axis=1)

@@ -64,7 +64,7 @@ class Coalescer(Generic[Item, Result]):
     ) -> None:
         try:
             results = await self._send([item for items, _ in batch for item in items])
-        except Exception as error:  # noqa: BLE001  # handed on to every caller
+        except Exception as error:  # noqa: BLE001 - handed on to every caller
             for _, done in batch:
                 if not done.done():
                     done.set_exception(error)

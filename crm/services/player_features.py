@@ -9,7 +9,7 @@ from crm.domain.brands import Brand
 from crm.domain.errors import PlayerNotFound
 from crm.domain.feature_table import FeatureTable, from_us
 from crm.domain.features import FEATURES
-from crm.services.ports import PlayerFeatures
+from crm.domain.ports import PlayerFeatures
 
 
 def player_features(

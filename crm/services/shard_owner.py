@@ -17,7 +17,7 @@ from crm.domain.brands import Brand
 from crm.domain.errors import CommitUnknown, CrmError, LogGap, ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import EventColumns, FeatureTable, to_us
-from crm.services.ports import EventLog, Files, SnapshotName
+from crm.domain.ports import EventLog, Files, SnapshotName
 from crm.services.shard_snapshots import ShardSnapshot
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ MAX_LEAD = timedelta(seconds=2)
 
 @dataclass(frozen=True)
 class Stores:
-    """What an owner stands on. `side` is a second connection: reads never wait behind the writer."""
+    """What an owner stands on; `side` is a connection that never waits behind the writer."""
 
     log: EventLog
     side: EventLog
@@ -67,6 +67,7 @@ class ShardOwner:
         self._queue: list[_Waiting] = []
         self._queued = 0
         self._arrived = asyncio.Event()
+        self.lost_all = asyncio.Event()
         self._ready = False
         self._doubtful = False  # a commit's outcome is unknown
         self._beat = asyncio.get_running_loop().time()
@@ -88,7 +89,7 @@ class ShardOwner:
         log.info("shards_ready", owner=self.name, shards=len(self._shards), replayed=replayed)
 
     async def _load_snapshots(self) -> None:
-        """Load the newest readable snapshot of each shard; one that is not costs a longer replay."""
+        """Load the newest readable snapshot of each shard; without one the replay is longer."""
         for found in await self._stores.log.snapshots(self._shards):
             if self.heads[found.shard]:
                 continue
@@ -118,7 +119,9 @@ class ShardOwner:
             replayed += len(chunk)
             await asyncio.sleep(0)  # a ping may come in between
         for shard, found in seqs.items():
-            if sorted(found) != list(range(self.heads[shard] + 1, self.heads[shard] + 1 + len(found))):
+            if sorted(found) != list(
+                range(self.heads[shard] + 1, self.heads[shard] + 1 + len(found))
+            ):
                 message = f"the log of shard {shard} has a gap above {self.heads[shard]}"
                 raise LogGap(message)
             self.heads[shard] += len(found)
@@ -160,7 +163,9 @@ class ShardOwner:
 
     def _next_batch(self) -> list[_Waiting]:
         size = taken = 0
-        while taken < len(self._queue) and (not taken or size + self._queue[taken].size <= MAX_BATCH):
+        while taken < len(self._queue) and (
+            not taken or size + self._queue[taken].size <= MAX_BATCH
+        ):
             size += self._queue[taken].size
             taken += 1
         batch, self._queue = self._queue[:taken], self._queue[taken:]
@@ -192,7 +197,7 @@ class ShardOwner:
         ]
 
     async def _settle(self) -> set[tuple[str, str]]:
-        """After a commit of unknown outcome: read the log above the heads. Returns the ids found."""
+        """Read the log above the heads after an unknown commit; returns the ids found."""
         if not self._doubtful:
             return set()
         await self._verify()
@@ -219,7 +224,7 @@ class ShardOwner:
     # --- reading --------------------------------------------------------------------------------
 
     async def table(self, brand: str, as_of: datetime | None = None) -> FeatureTable:
-        """Return the brand's table, advanced to `as_of` (default: now), if this owner may be believed.
+        """Return the brand's table, advanced to `as_of` (default: now), if we may be believed.
 
         The table's own clock may be past `as_of`; read nothing after the next await.
         """
@@ -266,6 +271,8 @@ class ShardOwner:
             self.heads.pop(shard, None)
         for brand, table in self._tables.items():
             self._tables[brand] = table.without(lost)
+        if not self.epochs:
+            self.lost_all.set()
 
     async def beat_forever(self) -> None:
         """Notice gaps in the own clock, let windows move on, until no shard is left."""
@@ -298,7 +305,7 @@ class ShardOwner:
     # --- snapshots ------------------------------------------------------------------------------
 
     async def snapshot_forever(self, age_s: float) -> None:
-        """Write the shards that changed in turn, so that no snapshot is older than about `age_s`."""
+        """Write the shards that changed in turn: no snapshot is older than about `age_s`."""
         while self.epochs or not self._ready:
             for shard in list(self.epochs):
                 await asyncio.sleep(age_s / max(len(self.epochs), 1))
@@ -315,7 +322,9 @@ class ShardOwner:
         epoch, seq = self.epochs[shard], self.heads[shard]
         parts = {brand: table.export(shard) for brand, table in self._tables.items()}
         now_us = max((table.now_us for table in self._tables.values()), default=0)
-        snapshot = ShardSnapshot(shard, seq, now_us, {b: p for b, p in parts.items() if p.player_ids})
+        snapshot = ShardSnapshot(
+            shard, seq, now_us, {b: p for b, p in parts.items() if p.player_ids}
+        )
         found = SnapshotName(shard, seq, f"snapshots/{shard:03d}/{epoch}-{seq}.snap")
         data = await asyncio.to_thread(self._write, found.name, snapshot)
         for name in await self._stores.side.record_snapshot(found, epoch, len(data)):
@@ -334,5 +343,3 @@ class ShardOwner:
                 await self.snapshot(shard)
         await self._stores.log.close()
         await self._stores.side.close()
-
-

@@ -12,11 +12,12 @@ import asyncpg
 from asyncpg.transaction import Transaction
 
 from crm.adapters.postgres.partitions import Partitions, table_of
+from crm.adapters.postgres.pool import AWAY, away
 from crm.adapters.postgres.queries import load
 from crm.domain.appending import EventKey, Group, plan_append
-from crm.domain.errors import CommitUnknown, DatabaseAway
+from crm.domain.errors import CommitUnknown
 from crm.domain.events import LoggedEvent
-from crm.services.ports import Appended, Claim, SnapshotName
+from crm.domain.ports import Appended, Claim, SnapshotName
 
 _IDS = ("brand", "event_id", "shard", "seq", "fingerprint")
 _EVENTS = (
@@ -27,16 +28,6 @@ _TRIES = 5
 _CHUNK = 20_000
 _COMMAND_TIMEOUT_S = 30
 _BLOCKED_S = 1.0
-
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.exceptions.OperatorInterventionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.CannotConnectNowError,
-)
 
 
 class PostgresEventLog:
@@ -54,10 +45,12 @@ class PostgresEventLog:
         self._sql = load("events")
 
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
-        """Become the owner of `shards`: raise their epochs, ending a transaction that stands in the way."""
+        """Become the owner of `shards`; a transaction that stands in the way is ended."""
         async with self._using() as connection:
             claiming = asyncio.create_task(
-                connection.fetch(self._sql["claim_shards"], shards, owner, timeout=_COMMAND_TIMEOUT_S)
+                connection.fetch(
+                    self._sql["claim_shards"], shards, owner, timeout=_COMMAND_TIMEOUT_S
+                )
             )
             while not claiming.done():
                 await asyncio.wait({claiming}, timeout=_BLOCKED_S)
@@ -66,7 +59,7 @@ class PostgresEventLog:
             return {row["shard"]: Claim(row["epoch"], row["seq"]) for row in claiming.result()}
 
     async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
-        """Store what is new in one transaction, under the epochs; see AppendPlan for the verdicts."""
+        """Store what is new in one transaction, under the epochs."""
         async with self._using() as connection:
             await self._partitions.ensure(connection, (e for g in groups for e in g), self._now())
             for attempt in range(_TRIES):
@@ -109,7 +102,7 @@ class PostgresEventLog:
         """Commit; from here on a lost connection tells nothing about the outcome."""
         try:
             await transaction.commit()
-        except _AWAY as error:
+        except AWAY as error:
             self._drop_connection()
             raise CommitUnknown("PostgreSQL was lost during a commit") from error
 
@@ -131,7 +124,8 @@ class PostgresEventLog:
     ) -> None:
         # in id order: two writers that insert the same ids in opposite order would deadlock
         ids = sorted(
-            (e.brand, e.event_id, e.shard, seq, e.fingerprint) for e, seq in zip(new, seqs, strict=True)
+            (e.brand, e.event_id, e.shard, seq, e.fingerprint)
+            for e, seq in zip(new, seqs, strict=True)
         )
         await connection.copy_records_to_table("event_ids", records=ids, columns=_IDS)
         records: dict[str, list[tuple[Any, ...]]] = {}
@@ -153,19 +147,24 @@ class PostgresEventLog:
         self, after: Mapping[int, int]
     ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
         """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
-        async with self._using() as connection:
-            async with connection.transaction(readonly=True):
-                cursor = await connection.cursor(
-                    self._sql["log_after"], list(after), list(after.values())
-                )
-                while rows := await cursor.fetch(_CHUNK):
-                    yield [(row["seq"], _event(row)) for row in rows]
+        async with self._using() as connection, connection.transaction(readonly=True):
+            cursor = await connection.cursor(
+                self._sql["log_after"], list(after), list(after.values())
+            )
+            while rows := await cursor.fetch(_CHUNK):
+                yield [(row["seq"], _event(row)) for row in rows]
 
     async def epochs(self) -> dict[int, int]:
         """Return the current epoch of every shard."""
         async with self._using() as connection:
             rows = await connection.fetch(self._sql["epochs"])
         return {row["shard"]: row["epoch"] for row in rows}
+
+    async def owners(self) -> set[str]:
+        """Return the names of those that hold an epoch; some may be gone."""
+        async with self._using() as connection:
+            rows = await connection.fetch(self._sql["epochs"])
+        return {row["owner"] for row in rows if row["owner"]}
 
     async def count_stale_refusals(self, shards: Iterable[int]) -> None:
         """Count one refused write of a former owner for each of `shards`."""
@@ -198,10 +197,9 @@ class PostgresEventLog:
         async with self._lock:
             try:
                 yield await self._connected()
-            except _AWAY as error:
+            except AWAY as error:
                 self._drop_connection()
-                message = f"PostgreSQL does not answer ({type(error).__name__})"
-                raise DatabaseAway(message) from error
+                raise away(error) from error
 
     async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
         if self._connection is None or self._connection.is_closed():
@@ -229,13 +227,12 @@ class PostgresEventLog:
 
 def _record(event: LoggedEvent, seq: int) -> tuple[Any, ...]:
     return (
-        event.shard, seq, event.brand, event.player_id, event.event_id, event.type, event.occurred_at,
-        event.received_at, event.known_at, event.local_day, event.amount_minor, event.currency,
-        event.properties, event.backfill,
+        event.shard, seq, event.brand, event.player_id, event.event_id, event.type,
+        event.occurred_at, event.received_at, event.known_at, event.local_day,
+        event.amount_minor, event.currency, event.properties, event.backfill,
     )  # fmt: skip
 
 
 def _event(row: asyncpg.Record) -> LoggedEvent:
     fields = {name: row[name] for name in LoggedEvent.__struct_fields__ if name in row.keys()}  # noqa: SIM118
     return LoggedEvent(**fields, fingerprint=b"")
-

@@ -31,7 +31,8 @@ async def migrate(dsn: str) -> list[str]:
 async def _apply_missing(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations ("
-        "name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        "name text PRIMARY KEY, sha256 text NOT NULL, "
+        "applied_at timestamptz NOT NULL DEFAULT now())"
     )
     rows = await connection.fetch("SELECT name, sha256 FROM schema_migrations")
     applied = {row["name"]: row["sha256"] for row in rows}
@@ -40,7 +41,9 @@ async def _apply_missing(connection: asyncpg.Connection[asyncpg.Record]) -> list
         digest = sha256(sql.encode()).hexdigest()
         if name in applied:
             if applied[name] != digest:
-                message = f"migration {name} was changed after it was applied; add a new one instead"
+                message = (
+                    f"migration {name} was changed after it was applied; add a new one instead"
+                )
                 raise MigrationChanged(message)
             continue
         async with connection.transaction():
@@ -55,4 +58,7 @@ async def _apply_missing(connection: asyncpg.Connection[asyncpg.Record]) -> list
 def _migrations() -> list[tuple[str, str]]:
     folder = files("crm.adapters.postgres") / "migrations"
     found = [item for item in folder.iterdir() if item.name.endswith(".sql")]
-    return [(item.name, item.read_text(encoding="utf-8")) for item in sorted(found, key=lambda i: i.name)]
+    return [
+        (item.name, item.read_text(encoding="utf-8"))
+        for item in sorted(found, key=lambda i: i.name)
+    ]

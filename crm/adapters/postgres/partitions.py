@@ -48,7 +48,10 @@ class Partitions:
     _days: dict[tuple[str, date], bool] = field(default_factory=dict)
 
     async def ensure(
-        self, connection: asyncpg.Connection[asyncpg.Record], events: Iterable[LoggedEvent], now: datetime
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        events: Iterable[LoggedEvent],
+        now: datetime,
     ) -> None:
         """Make what is missing for `events`; call it while the connection is in no transaction."""
         days = {(table_of(event), event.occurred_at.date()) for event in events}
@@ -65,8 +68,10 @@ class Partitions:
             return None
         return Partition(table, day, day + timedelta(days=1))
 
-    async def _make(self, connection: asyncpg.Connection[asyncpg.Record], wanted: Partition) -> None:
-        """Create, then attach: CREATE ... PARTITION OF would lock the parent against every writer."""
+    async def _make(
+        self, connection: asyncpg.Connection[asyncpg.Record], wanted: Partition
+    ) -> None:
+        """Create, then attach: CREATE ... PARTITION OF would lock out every writer."""
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             rows = await connection.fetch(load("events")["partitions"], wanted.table)
@@ -74,7 +79,9 @@ class Partitions:
             if wanted.name in self._known:
                 return
             # identifiers and dates are our own, never a client's
-            await connection.execute(f"CREATE TABLE {wanted.name} (LIKE {wanted.table} INCLUDING ALL)")
+            await connection.execute(
+                f"CREATE TABLE {wanted.name} (LIKE {wanted.table} INCLUDING ALL)"
+            )
             await connection.execute(
                 f"ALTER TABLE {wanted.table} ATTACH PARTITION {wanted.name} "
                 f"FOR VALUES FROM ('{wanted.start} 00:00Z') TO ('{wanted.end} 00:00Z')"

@@ -16,6 +16,5 @@ def load(noun: str) -> Mapping[str, str]:
     """Return the queries of `noun`.sql by name."""
     text = (files(__package__) / f"{noun}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
-    return MappingProxyType(
-        {name: sql.strip().removesuffix(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)}
-    )
+    named = zip(parts[::2], parts[1::2], strict=True)
+    return MappingProxyType({name: sql.strip().removesuffix(";") for name, sql in named})

@@ -1,0 +1,152 @@
+"""Ports: what the use cases need from the world, and what adapters and actors provide."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from crm.domain.appending import Group, Verdict
+from crm.domain.events import LoggedEvent
+
+
+class PlayerFeatures(msgspec.Struct):
+    """Raw features of one player: money in minor units, times in microseconds, None missing."""
+
+    brand: str
+    player_id: str
+    shard: int
+    epoch: int
+    as_of: datetime
+    values: dict[str, int | None]
+
+
+class Columns(msgspec.Struct):
+    """Features of all players of a brand at one `as_of`: int64 arrays of one length, in one order.
+
+    `missing[name]` is a mask of where the value is missing; a name without a mask has none.
+    """
+
+    as_of: datetime
+    player_ids: list[str]
+    values: Mapping[str, NDArray[np.int64]]
+    missing: Mapping[str, NDArray[np.bool_]]
+
+
+class Count(msgspec.Struct):
+    """An exact count of players over all virtual shards at one `as_of`, with up to ten of them."""
+
+    count: int
+    total: int
+    as_of: datetime
+    sample: list[str]
+
+
+class FeatureShards(Protocol):
+    """The owners of all virtual shards, as one."""
+
+    async def append(self, groups: Sequence[Sequence[LoggedEvent]]) -> list[list[Verdict]]:
+        """Store events durably; return a verdict per event, in order.
+
+        A group (events of one player) is stored whole or not at all: where one of its events is a
+        conflict, its new ones are `withheld`. Raises ShardsWarming or DatabaseAway; what was
+        committed before is a duplicate next time.
+        """
+
+    async def features(self, brand: str, player_id: str) -> PlayerFeatures:
+        """Return all features of a player, live; raises PlayerNotFound, ShardsWarming."""
+
+    async def count(self, brand: str, rule: str) -> Count:
+        """Count the players that match a rule (text), live; raises InvalidRule, ShardsWarming."""
+
+    async def columns(self, brand: str, names: Sequence[str]) -> Columns:
+        """Return features of all players of a brand, live; raises ShardsWarming."""
+
+
+class Claim(NamedTuple):
+    """A virtual shard as its new owner finds it."""
+
+    epoch: int
+    seq: int
+
+
+class Appended(NamedTuple):
+    """What an append did: verdicts by event; what is new, with seqs; the shards that were lost."""
+
+    verdicts: list[list[Verdict]]
+    new: list[LoggedEvent]
+    seqs: list[int]
+    lost: list[int]
+
+
+class SnapshotName(NamedTuple):
+    """One snapshot in the lake: all of `shard` up to `seq`."""
+
+    shard: int
+    seq: int
+    name: str
+
+
+class EventLog(Protocol):
+    """The log as one owner sees it; every method may raise DatabaseAway."""
+
+    async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
+        """Become the owner of `shards`: raise their epochs."""
+
+    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
+        """Store what is new in one transaction, under the epochs.
+
+        Raises CommitUnknown when the commit may or may not have happened.
+        """
+
+    def read_after(self, after: Mapping[int, int]) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+        """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
+
+    async def epochs(self) -> dict[int, int]:
+        """Return the current epoch of every shard."""
+
+    async def count_stale_refusals(self, shards: Iterable[int]) -> None:
+        """Count one refused write of a former owner for each of `shards`."""
+
+    async def snapshots(self, shards: Sequence[int]) -> list[SnapshotName]:
+        """Return the newest snapshots of `shards`, best first for each."""
+
+    async def record_snapshot(self, snapshot: SnapshotName, epoch: int, size: int) -> list[str]:
+        """List a snapshot under the epoch; return the names of those that it replaces."""
+
+    async def close(self) -> None:
+        """Let go of the store."""
+
+
+class Files(Protocol):
+    """Immutable files by name, such as the lake's."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store `data` whole or not at all."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes; raises FileNotFoundError."""
+
+    def delete(self, name: str) -> None:
+        """Forget a file."""
+
+
+class Quarantined(msgspec.Struct):
+    """A refused event; `sealed` is its text, readable with the vault's key only."""
+
+    code: str
+    message: str
+    sealed: bytes | None
+
+
+class Quarantine(Protocol):
+    """Keeps refused events until somebody mends them."""
+
+    async def keep(
+        self, received_at: datetime, source: str, refused: Sequence[Quarantined]
+    ) -> None:
+        """Store refused events; raises DatabaseAway."""

@@ -1,0 +1,37 @@
+"""What the routes work with: made once a replica, handed in, nothing global."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from crm.domain.brands import Brand
+from crm.domain.errors import BrandNotFound
+from crm.domain.ports import FeatureShards
+from crm.services.clustering import ClusterStore
+from crm.services.ingest import Ingest
+from deployments.api.guard import KnownKeys
+
+Check = Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Services:
+    """`checks` say of each part "ok", "warming" ...; those in `needed` decide on readiness."""
+
+    brands: Mapping[str, Brand]
+    ingest: Ingest
+    shards: FeatureShards
+    clusters: ClusterStore
+    keys: KnownKeys
+    checks: Mapping[str, Check]
+    needed: frozenset[str]
+
+    def brand(self, brand_id: str | None) -> Brand:
+        """Return a brand, the first one if none is named; raises BrandNotFound."""
+        if brand_id is None:
+            return next(iter(self.brands.values()))
+        brand = self.brands.get(brand_id)
+        if brand is None:
+            raise BrandNotFound("no such brand; see configs/brands")
+        return brand

@@ -1,0 +1,125 @@
+"""Laws of the live features: any order, any batching, any clock, any restart give the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crm.domain.brands import Brand
+from crm.domain.events import LoggedEvent
+from crm.domain.feature_table import EventColumns, FeatureTable, to_us
+from crm.domain.features import FEATURES
+from crm.domain.shards import SHARDS
+from tests.support.brute_force import features_of
+from tests.support.histories import ENDS, brands, histories
+
+
+def _table(brand: Brand, at: datetime) -> FeatureTable:
+    return FeatureTable(brand.zone, to_us(at))
+
+
+def _features(table: FeatureTable) -> dict[str, dict[str, int | None]]:
+    """Every feature of every player, as raw integers."""
+    found: dict[str, dict[str, int | None]] = {player: {} for player in table.player_ids}
+    for name in FEATURES:
+        values, missing = table.column(name)
+        for row, player in enumerate(table.player_ids):
+            gone = missing is not None and missing[row]
+            found[player][name] = None if gone else int(values[row])
+    return found
+
+
+def _bytes(table: FeatureTable) -> list[bytes]:
+    """The canonical bytes of all that the table knows."""
+    return [
+        part.lifetime + part.first + part.last + part.days + part.hours
+        for part in (table.export(shard) for shard in range(SHARDS))
+    ]
+
+
+def _brute_force(
+    events: Sequence[LoggedEvent], brand: Brand, as_of: datetime
+) -> dict[str, dict[str, int | None]]:
+    players = {event.player_id for event in events if event.occurred_at <= as_of}
+    return {
+        player: features_of([e for e in events if e.player_id == player], brand, as_of)
+        for player in players
+    }
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[Brand, datetime, list[LoggedEvent]]:
+    brand = draw(brands())
+    end = draw(st.sampled_from(ENDS))
+    return brand, end, draw(histories(brand, end))
+
+
+@given(_cases(), st.data())
+def test_any_order_and_batching_under_a_moving_clock_equals_one_pass(
+    case: tuple[Brand, datetime, list[LoggedEvent]], data: st.DataObject
+) -> None:
+    brand, end, events = case
+    shuffled = data.draw(st.permutations(events))
+    table = _table(brand, end - timedelta(days=data.draw(st.integers(0, 40))))
+    while shuffled:
+        size = data.draw(st.integers(1, len(shuffled)))
+        step = timedelta(seconds=data.draw(st.integers(0, 20 * 86_400)))
+        table.advance(min(table.now_us + int(step.total_seconds()) * 10**6, to_us(end)))
+        table.apply(EventColumns.of(shuffled[:size]))
+        shuffled = shuffled[size:]
+    table.advance(to_us(end))
+    once = _table(brand, end)
+    once.apply(EventColumns.of(events))
+    assert _bytes(table) == _bytes(once)
+    assert _features(table) == _features(once)
+
+
+@given(_cases(), st.integers(0, 40 * 86_400))
+def test_features_equal_the_definition_now_and_later(
+    case: tuple[Brand, datetime, list[LoggedEvent]], later_s: int
+) -> None:
+    brand, end, events = case
+    table = _table(brand, end)
+    table.apply(EventColumns.of(events))
+    assert _features(table) == _brute_force(events, brand, end)
+    later = end + timedelta(seconds=later_s)
+    table.advance(to_us(later))
+    assert _features(table) == _brute_force(events, brand, later)
+
+
+@given(_cases(), st.integers(0, 40 * 86_400), st.integers(0, 40))
+def test_a_restored_table_equals_one_that_was_never_stopped(
+    case: tuple[Brand, datetime, list[LoggedEvent]], later_s: int, cut: int
+) -> None:
+    brand, end, events = case
+    whole = _table(brand, end)
+    whole.apply(EventColumns.of(events))
+    before = _table(brand, end)
+    before.apply(EventColumns.of(events[:cut]))
+    parts = [before.export(shard) for shard in range(SHARDS)]
+    later = to_us(end + timedelta(seconds=later_s))
+    restored = _table(brand, end)
+    restored.advance(later)
+    for shard, part in enumerate(parts):
+        restored.load(shard, part)
+    restored.apply(EventColumns.of(events[cut:]))
+    whole.advance(later)
+    assert _bytes(restored) == _bytes(whole)
+    assert _features(restored) == _features(whole)
+
+
+@given(_cases(), st.sets(st.integers(0, SHARDS - 1)))
+def test_dropping_shards_leaves_the_others_as_they_were(
+    case: tuple[Brand, datetime, list[LoggedEvent]], dropped: set[int]
+) -> None:
+    brand, end, events = case
+    table = _table(brand, end)
+    table.apply(EventColumns.of(events))
+    dropped |= {event.shard for event in events[:2]}
+    rest = table.without(dropped)
+    for shard in range(SHARDS):
+        expected = _table(brand, end) if shard in dropped else table
+        assert rest.export(shard) == expected.export(shard)
