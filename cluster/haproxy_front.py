@@ -27,7 +27,7 @@ def mended(config: str) -> str:
     config = re.sub(r"^(\s*bind) (?:\*|):(\d+)$", r"\1 127.0.0.1:\2", config, flags=re.MULTILINE)
     config = config.replace(" mode 666 level admin", " mode 600 level admin")
     config = re.sub(r"^\s*log \S+ local0 info\n", "", config, flags=re.MULTILINE)  # has queries
-    if "del-header" not in config:
+    if f"del-header {_CONTROL_HEADERS[0]}" not in config:
         dropped = "".join(f"    http-request del-header {name}\n" for name in _CONTROL_HEADERS)
         front = r"^(frontend http_frontend\n\s*bind .*\n)"
         config = re.sub(front, rf"\1{dropped}", config, flags=re.MULTILINE)

@@ -83,8 +83,8 @@ def status(settings: Settings) -> dict[str, Any]:
         return {"up": False, **facts}
     try:
         answer = httpx.get(f"{noted.url}/readyz", timeout=5)
-        parts = answer.json()
-    except (httpx.HTTPError, ValueError):
+        parts = answer.json()["parts"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return {"up": False, **facts, "parts": {"api": "no answer"}}
     return {"up": answer.status_code == httpx.codes.OK, **facts, "parts": parts}
 

@@ -1,0 +1,38 @@
+"""What is changed in the configuration that Ray Serve writes for HAProxy."""
+
+from __future__ import annotations
+
+import re
+import runpy
+
+from cluster.haproxy_front import mended
+from tests.support.processes import folder_of
+
+# Serve's own template, read without importing Ray, every hole filled with a number
+TEMPLATES = runpy.run_path(str(folder_of("ray") / "serve" / "_private" / "haproxy_templates.py"))
+CONFIG = re.sub(r"\{\{ config\.\w+ \}\}", "1234", TEMPLATES["HAPROXY_CONFIG_TEMPLATE"])
+
+
+def test_every_page_without_a_host_is_bound_to_loopback() -> None:
+    assert re.findall(r"bind (?:\*|):\d+", CONFIG)
+    assert not re.findall(r"bind (?:\*|):\d+", mended(CONFIG))
+    assert mended(CONFIG).count("bind 127.0.0.1:1234") == 2
+
+
+def test_no_request_line_goes_to_the_system_log() -> None:
+    assert "local0 info" in CONFIG
+    assert "local0 info" not in mended(CONFIG)
+
+
+def test_only_its_owner_may_use_the_admin_socket() -> None:
+    assert "mode 666 level admin" in CONFIG
+    assert "mode 600 level admin" in mended(CONFIG)
+    assert "mode 666" not in mended(CONFIG)
+
+
+def test_headers_that_steer_serve_are_taken_from_no_client() -> None:
+    assert "http-request del-header x-request-timeout-seconds" in mended(CONFIG)
+
+
+def test_mending_again_changes_nothing() -> None:
+    assert mended(mended(CONFIG)) == mended(CONFIG)
