@@ -18,13 +18,15 @@ import msgspec
 import numpy as np
 import yaml
 
+from crm.domain.bound_mappings import BoundMapping
 from crm.domain.brands import Brand
 from crm.domain.errors import BrandNotFound, InvalidMapping
 from crm.domain.events import derived_event_id
 from crm.domain.expressions import listed
-from crm.domain.mappings import BoundMapping, ImportMapping, bind, parse_mapping
+from crm.domain.mappings import ImportMapping, parse_mapping
 from crm.services.imports import ROWS_A_CHUNK, Chunk, Fault
-from pipelines.rows import ParquetRows, Rows, TextRows, UnreadableFile, open_rows
+from pipelines.decompression import UnreadableFile
+from pipelines.rows import ParquetRows, Rows, TextRows, open_rows
 
 _DIGEST_BYTES = 16
 _PREFIX_BYTES = 8
@@ -68,7 +70,7 @@ class Plan:
 
     def bound(self) -> BoundMapping:
         """Return the mapping compiled for the files."""
-        return bind(self.mapping, self.columns)
+        return BoundMapping(self.mapping, self.columns)
 
     def parts(self) -> list[list[int]]:
         """Return which files may be read beside each other: all, unless occurrences are counted."""

@@ -148,24 +148,21 @@ def in_process(planned: Plan, stores: Stores) -> Iterator[Outcome]:
 def on_ray(planned: Plan, stores: Stores) -> Iterator[Outcome]:
     """Store all rows on the Ray cluster that this process is connected to."""
     decoder = msgspec.msgpack.Decoder(Outcome)
-    try:
-        dataset = _dataset(planned, stores)
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for packed in cast("pa.Table", table)["outcome"].to_pylist():
-                yield decoder.decode(packed)
-    except Exception as error:
-        known = _known(error)
-        if known is None:
-            raise
-        raise ImportStopped(
-            f"{known.message}; what was stored so far is safe: run the same import again"
-        ) from error
+    dataset = _dataset(planned, stores)
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        columns = cast("pa.Table", table).to_pydict()
+        for packed, stopped in zip(columns["outcome"], columns["stopped"], strict=True):
+            if stopped is not None:
+                raise ImportStopped(
+                    f"{stopped}; what was stored so far is safe: run the same import again"
+                )
+            yield decoder.decode(packed)
 
 
 def _dataset(planned: Plan, stores: Stores) -> Dataset:
-    import ray.data  # noqa: PLC0415  # 2 s that a wrong mapping need not wait for
+    import ray.data  # 2 s that a wrong mapping need not wait for
 
-    from pipelines.chunk_source import ChunkSource  # noqa: PLC0415
+    from pipelines.chunk_source import ChunkSource
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     dataset: Dataset = ray.data.read_datasource(ChunkSource(planned), num_cpus=0.5)
@@ -186,35 +183,32 @@ class StoreChunks:
 
     def __init__(self, planned: Plan, stores: Stores) -> None:
         self._runner = asyncio.Runner()
-        self._importer = self._runner.run(_opened(stores, planned))
+        self._open = partial(_opened, stores, planned)
+        self._importer: Importer | None = None
         self._decoder = msgspec.msgpack.Decoder(Chunk)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Store `chunk` (packed), and return `outcome` (packed)."""
-        import pyarrow as pa  # noqa: PLC0415
+        """Store `chunk` (packed); returns `outcome` (packed), or why the import has to stop."""
+        import pyarrow as pa
 
-        chunks = self._unpacked(table["chunk"].to_pylist())
-        outcomes = self._runner.run(self._importer.store(chunks))
-        packed = [msgspec.msgpack.encode(outcome) for outcome in outcomes]
-        return pa.table({"outcome": pa.array(packed, pa.binary())})
+        packed: list[bytes | None]
+        try:
+            outcomes = self._runner.run(self._store(table["chunk"].to_pylist()))
+            packed, stopped = [msgspec.msgpack.encode(outcome) for outcome in outcomes], None
+        except CrmError as error:
+            # as data: Ray Data would print an error's whole way through it on the terminal
+            packed, stopped = [None], error.message
+        reasons = pa.array([stopped] * len(packed), pa.string())
+        return pa.table({"outcome": pa.array(packed, pa.binary()), "stopped": reasons})
 
-    def _unpacked(self, packed: Iterable[bytes]) -> Iterator[Chunk]:
-        return map(self._decoder.decode, packed)
+    async def _store(self, packed: Iterable[bytes]) -> list[Outcome]:
+        if self._importer is None:
+            self._importer = await self._open()
+        return await self._importer.store(map(self._decoder.decode, packed))
 
 
 async def _opened(stores: Stores, planned: Plan) -> Importer:
     return stores.importer(planned)
-
-
-def _known(error: BaseException | None) -> CrmError | None:
-    """Return the error of ours within what Ray raises around it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, CrmError):
-            return error
-        seen.add(id(error))
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
-    return None
 
 
 def run(
@@ -231,13 +225,13 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the import on RAY_ADDRESS's cluster; the report is the last line of stdout."""
-    import ray  # noqa: PLC0415
+    import ray
 
-    from actors.gateway import connect  # noqa: PLC0415
-    from configs.brands import load_brands  # noqa: PLC0415
-    from configs.settings import load_settings  # noqa: PLC0415
-    from crm.adapters import clock  # noqa: PLC0415
-    from crm.adapters.vault import open_vault  # noqa: PLC0415
+    from actors.gateway import connect
+    from configs.brands import load_brands
+    from configs.settings import load_settings
+    from crm.adapters import clock
+    from crm.adapters.vault import open_vault
 
     parser = argparse.ArgumentParser(prog="python -m pipelines.imports")
     parser.add_argument("files", nargs="+", type=Path)

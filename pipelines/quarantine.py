@@ -68,7 +68,7 @@ def _ended(line: bytes) -> bytes:
 
 
 def _write_parquet(rows: Sequence[Rows], tally: Tally, path: Path) -> None:
-    import pyarrow.parquet as pq  # noqa: PLC0415  # text files do not need it
+    import pyarrow.parquet as pq  # text files do not need it
 
     files = [file for file in rows if isinstance(file, ParquetRows)]
     with pq.ParquetWriter(path, files[0].schema) as out:

@@ -1,16 +1,12 @@
 """Reading files to import: rows with their line numbers, in bounded memory.
 
-A compressed file is known by its first bytes, never by its name. A line that cannot be read is a
-fault with its number; a file that is not what the mapping says is `UnreadableFile`.
+A line that cannot be read is a fault with its number; a file that is not what the mapping says is
+`UnreadableFile`.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -18,11 +14,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import msgspec
-import zstandard
 
-from crm.domain.errors import CrmError
 from crm.domain.mappings import Format
 from crm.services.imports import ROWS_A_CHUNK, Fault
+from pipelines.decompression import UnreadableFile, opened
 
 MAX_LINE = 1 << 20
 MAX_LINES_A_RECORD = 64
@@ -30,85 +25,6 @@ KEYS_FROM_ROWS = 1_000
 
 Record = tuple[int, bytes]
 Parsed = list[Any] | Fault
-_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, zstandard.ZstdError)
-
-
-class UnreadableFile(CrmError):
-    """A file cannot be imported as a whole; the message names it and says why."""
-
-    code = "unreadable_file"
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, decompressed (gz, zst, or a zip of one file); raises UnreadableFile."""
-    try:
-        with path.open("rb") as raw, _decompressed(raw) as stream:
-            yield stream
-    except (*_BROKEN, NotImplementedError) as error:
-        raise UnreadableFile(f"{path}: damaged or cut short ({error})") from error
-    except OSError as error:
-        raise UnreadableFile(f"{path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    magic = raw.read(4)
-    raw.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        with gzip.GzipFile(fileobj=raw) as stream:
-            yield io.BufferedReader(cast("io.RawIOBase", stream), 1 << 18)
-    elif magic == b"\x28\xb5\x2f\xfd":
-        yield io.BufferedReader(_ZstdStream(raw), 1 << 18)
-    elif magic == b"PK\x03\x04":
-        with zipfile.ZipFile(raw) as archive:
-            names = [item for item in archive.infolist() if not item.is_dir()]
-            if len(names) != 1:
-                raise zipfile.BadZipFile(f"a zip must hold one file, this one holds {len(names)}")
-            if names[0].flag_bits & 1:
-                raise zipfile.BadZipFile("a zip with a password")
-            with archive.open(names[0]) as stream:
-                yield stream
-    else:
-        yield raw
-
-
-class _ZstdStream(io.RawIOBase):
-    """Zstandard as a raw stream that notices a missing end; the library's own does not."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self._decompressor = zstandard.ZstdDecompressor().decompressobj()
-        self._ready = b""
-        self._within = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
-        while not self._ready:
-            data = self._raw.read(1 << 12)  # each byte may become many
-            if not data:
-                if self._within:
-                    raise EOFError("the end is missing")
-                return 0
-            self._feed(data)
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def _feed(self, data: bytes) -> None:
-        parts = []
-        while data:
-            self._within = True
-            parts.append(self._decompressor.decompress(data))
-            if not self._decompressor.eof:
-                break
-            # frames may follow each other
-            data = self._decompressor.unused_data
-            self._decompressor = zstandard.ZstdDecompressor().decompressobj()
-            self._within = False
-        self._ready = b"".join(parts)
 
 
 def records(stream: IO[bytes], file_format: Format) -> Iterator[Record]:
@@ -304,7 +220,7 @@ def _json_cells(line: bytes, columns: Sequence[str]) -> list[Any] | None:
         return None
 
 
-def _json_cell(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401
+def _json_cell(raw: msgspec.Raw | None) -> Any:
     """Return a value as a cell: numbers as they are written, objects as JSON text."""
     text = b"" if raw is None else bytes(raw).strip()
     if text[:1] == b'"' or text in (b"", b"null", b"true", b"false"):
@@ -322,7 +238,7 @@ class ParquetRows:
 
     def rows(self) -> Iterator[tuple[int, Parsed]]:
         """Yield (row number, cells)."""
-        import polars as pl  # noqa: PLC0415  # text files do not need it
+        import polars as pl  # text files do not need it
 
         number = 0
         with self._file() as file:
@@ -338,15 +254,15 @@ class ParquetRows:
             return int(file.metadata.num_rows)
 
     @property
-    def schema(self) -> Any:  # noqa: ANN401
+    def schema(self) -> Any:
         """The Arrow schema."""
         with self._file() as file:
             return file.schema_arrow
 
     def selected(self, numbers: Sequence[int]) -> Iterator[Any]:
         """Yield Arrow record batches with the rows of these numbers, in order."""
-        import numpy as np  # noqa: PLC0415
-        import pyarrow as pa  # noqa: PLC0415
+        import numpy as np
+        import pyarrow as pa
 
         wanted = np.asarray(numbers, dtype=np.int64) - 1
         start = 0
@@ -359,8 +275,8 @@ class ParquetRows:
 
     @contextmanager
     def _file(self) -> Iterator[Any]:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
         try:
             with pq.ParquetFile(self._path) as file:

@@ -44,7 +44,7 @@ class Column:
         missing = self.missing | {""}
         convert = _remembering(self._converter())
 
-        def read(cell: Cell) -> Any:  # noqa: ANN401
+        def read(cell: Cell) -> Any:
             if cell is None or (isinstance(cell, str) and cell in missing):
                 return None
             try:
@@ -192,7 +192,7 @@ def _remembering(convert: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
         return convert
     known: dict[str, Any] = {}
 
-    def read(cell: Cell) -> Any:  # noqa: ANN401
+    def read(cell: Cell) -> Any:
         if not isinstance(cell, str):
             return convert(cell)
         value = known.get(cell)

@@ -161,7 +161,7 @@ def _divide(dividend: Decimal, divisor: Decimal) -> Decimal:
     return _DIVIDING.divide(dividend, divisor)
 
 
-def _to_json(text: str | None) -> Any:  # noqa: ANN401
+def _to_json(text: str | None) -> Any:
     if text is None:
         return None
     try:
@@ -170,11 +170,11 @@ def _to_json(text: str | None) -> Any:  # noqa: ANN401
         raise EventRefused("invalid_json", "not JSON") from None
 
 
-def _coalesce(*values: Any) -> Any:  # noqa: ANN401
+def _coalesce(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _null_if(value: Any, other: Any) -> Any:  # noqa: ANN401
+def _null_if(value: Any, other: Any) -> Any:
     return None if value == other else value
 
 

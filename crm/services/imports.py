@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from crm.domain.appending import Verdict
+from crm.domain.bound_mappings import BoundMapping, looks_damaged
 from crm.domain.errors import DatabaseAway, EventRefused, ShardsWarming
 from crm.domain.events import Door, LoggedEvent
 from crm.domain.expressions import exact_arithmetic
-from crm.domain.mappings import BoundMapping, looks_damaged
 from crm.services.ports import FeatureShards
 
 ROWS_A_CHUNK = 1_000

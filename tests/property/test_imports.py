@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_any_order_and_any_split_into_files_gives_the_same_ids(
     shuffled = data.draw(st.permutations(bets))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(bets)), max_size=3)))
     edges = [0, *cuts, len(bets)]
-    files = [shuffled[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    files = [shuffled[a:b] for a, b in pairwise(edges)]
     assert _import(split, files) == len(bets)
     assert whole.events == split.events
 

@@ -52,7 +52,7 @@ BETS: dict[str, Any] = {
 HEADER = "player,stake,won,at\n"
 
 
-def a_mapping(**changes: Any) -> ImportMapping:  # noqa: ANN401  # whatever YAML can say
+def a_mapping(**changes: Any) -> ImportMapping:  # whatever YAML can say
     """Return the mapping of a file of bets, changed; None takes a key away."""
     raw = BETS | changes
     return parse_mapping({key: value for key, value in raw.items() if value is not None})

@@ -20,7 +20,7 @@ COLUMNS: dict[str, tuple[int, Kind]] = {
 ROW: list[Any] = [Decimal("0.10"), None, "-ABC", "007", None]
 
 
-def evaluate(text: str, row: list[Any] | None = None) -> Any:  # noqa: ANN401
+def evaluate(text: str, row: list[Any] | None = None) -> Any:
     with exact_arithmetic():
         return compile_expression(text, COLUMNS).evaluate(ROW if row is None else row)
 

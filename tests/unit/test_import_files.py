@@ -19,8 +19,9 @@ import zstandard
 from crm.domain.errors import BrandNotFound, InvalidMapping, ShardsWarming
 from crm.services.imports import Patience
 from pipelines.chunks import choose_brand, load_mapping, plan
+from pipelines.decompression import UnreadableFile
 from pipelines.imports import import_files, in_process
-from pipelines.rows import MAX_LINE, UnreadableFile
+from pipelines.rows import MAX_LINE
 from tests.support.imports import (
     BETS,
     HEADER,
@@ -237,7 +238,7 @@ def test_the_brand_asked_for_goes_over_the_mappings_own() -> None:
 
 @pytest.mark.parametrize("content", ["a: [", "- 1", "", "\0", "source: X"])
 def test_a_mapping_file_that_is_none_is_told_by_name(tmp_path: Path, content: str) -> None:
-    with pytest.raises(InvalidMapping, match="bad.yaml"):
+    with pytest.raises(InvalidMapping, match=r"bad\.yaml"):
         load_mapping(a_file(tmp_path, "bad.yaml", content))
 
 

@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
+from crm.domain.bound_mappings import BoundMapping, looks_damaged
 from crm.domain.columns import parse_column
 from crm.domain.errors import EventRefused, InvalidMapping
 from crm.domain.expressions import exact_arithmetic
-from crm.domain.mappings import bind, looks_damaged
 from tests.support.imports import a_mapping
 
 FILE = ["player", "stake", "won", "at"]
 AT = datetime(2020, 5, 1, 12, tzinfo=UTC)
 
 
-def read(options: object, cell: object) -> Any:  # noqa: ANN401
+def read(options: object, cell: object) -> Any:
     with exact_arithmetic():
         return parse_column("c", options).reader()(cell)
 
 
-def events(*cells: str, **changes: Any) -> list[Any]:  # noqa: ANN401
+def events(*cells: str, **changes: Any) -> list[Any]:
     with exact_arithmetic():
-        return list(bind(a_mapping(**changes), FILE).events(cells, "hash"))
+        return list(BoundMapping(a_mapping(**changes), FILE).events(cells, "hash"))
 
 
 def test_one_row_becomes_two_events_of_one_player() -> None:
@@ -96,7 +96,8 @@ def test_an_id_in_scientific_notation_is_doubtful(player: str, doubtful: bool) -
     [
         ("decimal", " 2.00E+03 ", Decimal(2000)),
         ({"type": "decimal", "scale": 0.01}, "1999", Decimal("19.99")),
-        ({"type": "decimal", "decimal_mark": ",", "thousands_mark": "."}, "1.234,5", Decimal("1234.5")),
+        ({"type": "decimal", "decimal_mark": ",", "thousands_mark": "."}, "1.234,5",
+         Decimal("1234.5")),
         ("decimal", 3, Decimal(3)),
         ("decimal", Decimal("1.10"), Decimal("1.10")),
         ({"type": "time", "format": "%d/%m/%Y %H:%M", "zone": "America/Sao_Paulo"},
@@ -182,14 +183,16 @@ def test_a_wrong_mapping_names_its_key(changes: dict[str, Any], message: str) ->
 )
 def test_a_mapping_is_checked_against_the_file(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidMapping, match=message):
-        bind(a_mapping(**changes), FILE)
+        BoundMapping(a_mapping(**changes), FILE)
 
 
 def test_an_optional_column_may_be_absent() -> None:
     columns = a_mapping().columns
-    optional = {name: {"type": c.kind, "zone": "UTC"} for name, c in columns.items()}
+    optional: dict[str, Any] = {
+        name: {"type": c.kind, "zone": "UTC"} for name, c in columns.items()
+    }
     optional["won"] = {"type": "decimal", "optional": True}
     with exact_arithmetic():
         rule = {"type": {"is": "bet.placed"}, "amount": "coalesce(won, stake)"}
-        bound = bind(a_mapping(columns=optional, events=[rule]), ["player", "stake", "at"])
+        bound = BoundMapping(a_mapping(columns=optional, events=[rule]), ["player", "stake", "at"])
         assert bound.events(["x", "2", "2020-05-01"])[0].amount == 2
