@@ -56,6 +56,11 @@ _decoder_of: Final = {
 }
 _AMOUNT = re.compile(rb'"(-?[0-9]+(?:\.[0-9]+)?)"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)')
 MAX_AMOUNT_CHARS = 64
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 _SHOWABLE = re.compile(r"[A-Za-z_]{1,32}")
 _TIMES = frozenset({"occurred_at", "known_at"})
 _EXPECTED = {
@@ -83,7 +88,7 @@ def decode_batch(body: bytes, default_brand: str | None) -> list[IncomingEvent |
         raise TooLarge(f"the body has over {MAX_BYTES} bytes; send the events in several requests")
     try:
         body.decode()
-        events = _body.decode(body).events
+        events = _events(body)
     except UnicodeDecodeError as error:
         raise InvalidJson(f"the body is not UTF-8 (byte {error.start})") from None
     except msgspec.ValidationError:
@@ -93,6 +98,18 @@ def decode_batch(body: bytes, default_brand: str | None) -> list[IncomingEvent |
     if len(events) > MAX_EVENTS:
         raise TooManyEvents(f"a request takes at most {MAX_EVENTS} events")
     return [_read(index, raw, default_brand) for index, raw in enumerate(events)]
+
+
+def _events(body: bytes) -> list[msgspec.Raw]:
+    try:
+        return _body.decode(body).events
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # half a surrogate pair is the one thing in JSON that msgspec cannot read; as a NUL, which
+        # the door refuses too, it spoils its own event only
+        mended = _ESCAPE.sub(lambda found: b"\\u0000" if found[1] else found[0], body)
+        return _body.decode(mended).events
 
 
 def _read(index: int, raw: msgspec.Raw, default_brand: str | None) -> IncomingEvent | Refused:
