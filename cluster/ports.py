@@ -8,7 +8,9 @@ import socket
 from cluster.errors import ServiceError
 
 # Below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes one.
-_LOWEST, _HIGHEST = 20_000, 32_000
+# Single ports and blocks come from ranges apart: neither is bound yet when the other is chosen.
+_SINGLE = range(20_000, 22_000)
+_BLOCKS = range(22_000, 32_000)
 
 
 def is_free(host: str, port: int) -> bool:
@@ -26,7 +28,7 @@ def is_free(host: str, port: int) -> bool:
 def claim(host: str, port: int, setting: str) -> int:
     """Return `port`, or any free one for 0; raises ServiceError when somebody listens there."""
     if port == 0:
-        return free_block(1)
+        return _free(_SINGLE, 1)
     if not is_free(host, port):
         raise ServiceError(f"port {port} on {host} is in use: free it, or set {setting} (0: any)")
     return port
@@ -34,8 +36,12 @@ def claim(host: str, port: int, setting: str) -> int:
 
 def free_block(size: int) -> int:
     """Return the first of `size` ports in a row on which nobody listens."""
+    return _free(_BLOCKS, size)
+
+
+def _free(among: range, size: int) -> int:
     for _ in range(100):
-        first = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST - size)
+        first = among.start + secrets.randbelow(len(among) - size)
         if all(is_free("127.0.0.1", port) for port in range(first, first + size)):
             return first
-    raise ServiceError(f"no {size} free ports in a row between {_LOWEST} and {_HIGHEST}")
+    raise ServiceError(f"no {size} free ports between {among.start} and {among.stop}")

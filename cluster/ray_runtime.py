@@ -35,6 +35,9 @@ FLAGS = {
     "RAY_BACKEND_LOG_JSON": "1",
     "RAY_LOGGING_CONFIG_ENCODING": "JSON",
     "RAY_DEDUP_LOGS": "0",
+    # A worker for each logical CPU at the start would only compete with what is started.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     "RAY_worker_niceness": "0",
     "RAY_memory_usage_threshold": "0.9",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
@@ -106,9 +109,13 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-def connect(layout: Layout, address: str) -> None:
-    """Connect this process to the running cluster at `address`; raises ServiceError."""
+def prepare(layout: Layout) -> None:
+    """Set Ray's flags for a process that will connect; call it before anything imports Ray."""
     _set_environment(layout, None)
+
+
+def connect(address: str) -> None:
+    """Connect this process to the running cluster at `address`; raises ServiceError."""
     _join(address)
 
 
