@@ -35,7 +35,7 @@ from crm.adapters.lake import LakeSettings
 from crm.adapters.redis.settings import RedisSettings
 
 READY_S = 120.0
-STOP_S = 8.0
+STOP_S = 6.0
 WATCH_S = 1.0
 RAY_DAEMONS = ("gcs_server", "raylet")
 
