@@ -96,7 +96,7 @@ class FeatureShard:
         owner = self._ready()
         table = await owner.table(brand.id, from_us(as_of_us))
         mask = compile_mask(parse(rule), brand, table, len(table))
-        some = [table.player_ids[row] for row in np.flatnonzero(mask)[:SAMPLE]]
+        some = [table.player_ids[row] for row in np.flatnonzero(mask)[:SAMPLE].tolist()]
         return CountPart(table.now_us, dict(owner.epochs), int(mask.sum()), len(table), some)
 
     @ray.method

@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from cluster import logs, system
+from cluster import logs, ray_runtime, system
 from cluster.commands.support import emit_json
 from cluster.errors import ServiceError
 from cluster.layout import Layout
@@ -21,12 +21,17 @@ COMMANDS = ("imports", "training", "segments", "simulation")  # cluster/commands
 
 app = typer.Typer(
     name="crm",
-    help="CRM Inteligente: start, stop and use the service.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # an error is a line, not a box
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def prepare() -> None:
+    """CRM Inteligente: start, stop and use the service."""
+    ray_runtime.prepare(Layout(load_settings().var_dir))
 
 
 @app.command()

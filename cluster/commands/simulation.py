@@ -51,6 +51,8 @@ def simulate(  # noqa: PLR0913 - the contract's options
         groups=groups or 0,
         separation=6.0 if separation is None else separation,
     )
+    if not out.absolute().parent.is_dir():
+        fail(f"{out} cannot be written: there is no such folder")
     try:
         events = write_simulation(plan, out)
     except InvalidSimulation as error:

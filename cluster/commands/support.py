@@ -30,7 +30,7 @@ def connected() -> Iterator[Settings]:
     if running is None or running.phase != "ready":
         raise ServiceError(NOT_RUNNING)
     logs.configure(layout.log)
-    ray_runtime.connect(layout, running.ray_address)
+    ray_runtime.connect(running.ray_address)
     try:
         yield resolved(settings, running)
     finally:

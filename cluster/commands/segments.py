@@ -1,0 +1,59 @@
+"""`crm segments`: ask the running service about segments."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.commands.support import connected, emit_json, fail
+
+if TYPE_CHECKING:
+    from crm.domain.brands import Brand
+
+_segments = typer.Typer(help="Ask about segments.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `segments` and what belongs to it to `app`."""
+    app.add_typer(_segments, name="segments")
+
+
+@_segments.callback()
+def segments() -> None:
+    """Ask about segments."""
+
+
+@_segments.command("count")
+def count(
+    rule: Annotated[str, typer.Argument(help="Such as: bet_count_lifetime >= 10")],
+    brand: Annotated[str | None, typer.Option(help="Default: the first brand.")] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Count the players that match a rule: exact, live, over all shards at one moment."""
+    from configs.brands import load_brands
+    from configs.settings import load_settings
+    from crm.domain.segments import parse, to_text
+
+    brands = load_brands(load_settings().brands_dir)
+    of_brand = _choose(brands, brand)
+    text = to_text(parse(rule, of_brand))
+    with connected() as settings:
+        from actors.gateway import connect
+        from crm.services.player_features import rfc3339
+
+        found = asyncio.run(connect(settings, brands).count(of_brand.id, text))
+    if json:
+        emit_json({"count": found.count, "as_of": rfc3339(found.as_of)})
+    else:
+        typer.echo(f"{found.count:,} of {found.total:,} players at {rfc3339(found.as_of)}")
+
+
+def _choose(brands: dict[str, Brand], brand: str | None) -> Brand:
+    if brand is None:
+        return next(iter(brands.values()))
+    if brand not in brands:
+        fail(f"no brand {brand!r}; there are {', '.join(brands)}")
+    return brands[brand]

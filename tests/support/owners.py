@@ -1,0 +1,52 @@
+"""Shard owners for tests, over any log, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+
+from crm.adapters.memory import MemoryFiles
+from crm.domain.brands import Brand
+from crm.domain.features import FEATURES
+from crm.domain.ports import EventLog, Files
+from crm.domain.shards import SHARDS
+from crm.services.shard_owner import ShardOwner, Stores
+from tests.support.builders import a_brand
+
+
+@asynccontextmanager
+async def an_owner(
+    log: EventLog,
+    now: Callable[[], datetime],
+    *,
+    side: EventLog | None = None,
+    files: Files | None = None,
+    brands: Mapping[str, Brand] | None = None,
+    shards: Sequence[int] = range(SHARDS),
+    name: str = "owner",
+) -> AsyncIterator[ShardOwner]:
+    """An owner that has started and writes; ends as if its process had been killed."""
+    stores = Stores(log, side or log, files or MemoryFiles())
+    owner = ShardOwner(name, shards, brands or {"demo": a_brand()}, stores, now)
+    await owner.start()
+    writing = asyncio.create_task(owner.write_forever())
+    try:
+        yield owner
+    finally:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
+
+
+async def features_of_all(owner: ShardOwner, brand: str = "demo") -> dict[str, dict[str, int]]:
+    """Every feature that is not missing, by player: raw integers."""
+    table = await owner.table(brand)
+    found: dict[str, dict[str, int]] = {player: {} for player in table.player_ids}
+    for name in FEATURES:
+        values, missing = table.column(name)
+        for row, player in enumerate(table.player_ids):
+            if missing is None or not missing[row]:
+                found[player][name] = int(values[row])
+    return found
