@@ -184,3 +184,25 @@ def test_labels_lie_beside_the_events(tmp_path: Path) -> None:
 def test_a_plan_that_makes_no_sense_is_refused_by_name(wrong: Simulation, says: str) -> None:
     with pytest.raises(InvalidSimulation, match=says):
         simulate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--end", "2026-99-01"], 2, "--end"),
+        (["--end", "2999-01-01"], 2, "future"),
+        (["--separation", "3"], 2, "--groups"),
+        (["--brand", "nowhere"], 1, "no brand 'nowhere'; there are:"),
+        (["--days", "99999", "--end", "2026-03-01"], 1, "--days may be at most"),
+        (["--out", "missing-folder/x.parquet"], 1, "there is no such folder"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_error_and_write_nothing(
+    arguments: list[str], code: int, says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cluster.app import run
+
+    out = tmp_path / "x.parquet"
+    assert run(["simulate", "--out", str(out), *arguments]) == code
+    assert says in capfd.readouterr().err
+    assert not out.exists()
