@@ -40,18 +40,19 @@ class MemoryEventLog:
         )
         if lost_before:
             raise CommitUnknown("lost before the commit")
-        touched = sorted({event.shard for group in groups for event in group} & epochs.keys())
-        lost = [shard for shard in touched if epochs[shard] != self._epochs[shard]]
-        heads = {shard: len(self.events[shard]) for shard in touched if shard not in lost}
-        self.stale_refusals += len(lost)
-        plan = plan_append(groups, heads, self._ids)
+        plan = plan_append(groups, epochs.keys(), self._ids)
+        lost = [shard for shard in plan.counts() if epochs[shard] != self._epochs[shard]]
+        if lost:
+            self.stale_refusals += len(lost)
+            plan = plan_append(groups, epochs.keys() - set(lost), self._ids)
         for event in plan.new:
             self.events[event.shard].append(event)
             self._ids[event.brand, event.event_id] = event.fingerprint
+        seqs = plan.seqs({shard: len(events) for shard, events in self.events.items()})
         if self.lose_commit == "after":
             self.lose_commit = None
             raise CommitUnknown("lost after the commit")
-        return Appended(plan.verdicts, plan.new, plan.seqs, lost)
+        return Appended(plan.verdicts, plan.new, seqs, lost)
 
     async def read_after(
         self, after: Mapping[int, int]

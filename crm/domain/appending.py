@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,30 +18,43 @@ EventKey = tuple[str, str]
 
 @dataclass
 class AppendPlan:
-    """What one transaction writes: `new` with `seqs` (one each), and the verdict of every event."""
+    """What one transaction writes, and the verdict of every event once it has committed."""
 
     verdicts: list[list[Verdict]] = field(default_factory=list)
     new: list[LoggedEvent] = field(default_factory=list)
-    seqs: list[int] = field(default_factory=list)
-    heads: dict[int, int] = field(default_factory=dict)
+
+    def counts(self) -> dict[int, int]:
+        """Return how many new events each shard gets, in shard order."""
+        return dict(sorted(Counter(event.shard for event in self.new).items()))
+
+    def seqs(self, heads: Mapping[int, int]) -> list[int]:
+        """Number the new events, given the last seq of each shard after them: no gap is left."""
+        following = {shard: heads[shard] - count for shard, count in self.counts().items()}
+        seqs = []
+        for event in self.new:
+            following[event.shard] += 1
+            seqs.append(following[event.shard])
+        return seqs
 
 
 def plan_append(
-    groups: Sequence[Group], heads: Mapping[int, int], known: Mapping[EventKey, bytes]
+    groups: Sequence[Group], owned: Container[int], known: Mapping[EventKey, bytes]
 ) -> AppendPlan:
-    """Decide on `groups`, given each held shard's last seq and the fingerprints of the ids taken.
+    """Decide on `groups`, given the shards owned and the fingerprints of the ids taken.
 
-    A group is stored whole or not at all. Sequence numbers go on from `heads` without a gap.
+    A group is stored whole or not at all.
     """
-    plan = AppendPlan(heads=dict(heads))
+    plan = AppendPlan()
     taken: dict[EventKey, bytes] = dict(known)
     for group in groups:
-        plan.verdicts.append(_decide(group, plan, taken))
+        plan.verdicts.append(_decide(group, plan, owned, taken))
     return plan
 
 
-def _decide(group: Group, plan: AppendPlan, taken: dict[EventKey, bytes]) -> list[Verdict]:
-    if any(event.shard not in plan.heads for event in group):
+def _decide(
+    group: Group, plan: AppendPlan, owned: Container[int], taken: dict[EventKey, bytes]
+) -> list[Verdict]:
+    if any(event.shard not in owned for event in group):
         return ["moved"] * len(group)
     mine: dict[EventKey, LoggedEvent] = {}
     verdicts: list[Verdict] = []
@@ -56,7 +70,5 @@ def _decide(group: Group, plan: AppendPlan, taken: dict[EventKey, bytes]) -> lis
         return ["withheld" if verdict == "accepted" else verdict for verdict in verdicts]
     for key, event in mine.items():
         taken[key] = event.fingerprint
-        plan.heads[event.shard] += 1
         plan.new.append(event)
-        plan.seqs.append(plan.heads[event.shard])
     return verdicts

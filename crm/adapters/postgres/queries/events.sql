@@ -1,9 +1,10 @@
--- name: hold_shards
--- Why: the fence. Locks the shards' rows under their epochs, in shard order, and returns their seq;
--- a row that does not come back belongs to another owner now.
-UPDATE virtual_shards v SET seq = v.seq
-FROM (SELECT s.shard, h.epoch FROM virtual_shards s
-      JOIN unnest($1::smallint[], $2::bigint[]) AS h (shard, epoch) ON h.shard = s.shard
+-- name: advance_shards
+-- Why: the fence, and the first statement of every write. Takes sequence numbers under the epochs,
+-- locking the shards' rows in shard order; a row that does not come back has another owner now.
+UPDATE virtual_shards v SET seq = v.seq + held.taken
+FROM (SELECT s.shard, w.epoch, w.taken FROM virtual_shards s
+      JOIN unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS w (shard, epoch, taken)
+        ON w.shard = s.shard
       ORDER BY s.shard FOR UPDATE OF s) AS held
 WHERE v.shard = held.shard AND v.epoch = held.epoch
 RETURNING v.shard, v.seq
@@ -13,11 +14,6 @@ RETURNING v.shard, v.seq
 SELECT i.brand, i.event_id, i.fingerprint
 FROM unnest($1::text[], $2::text[]) AS wanted (brand, event_id)
 JOIN event_ids i ON i.brand = wanted.brand AND i.event_id = wanted.event_id
-
--- name: advance_shards
--- Why: the shards' new seq, in the same transaction as their events.
-UPDATE virtual_shards v SET seq = n.seq
-FROM unnest($1::smallint[], $2::bigint[]) AS n (shard, seq) WHERE v.shard = n.shard
 
 -- name: keep_personal_fields
 -- Why: the latest value of each personal field wins, in any order of arrival.
