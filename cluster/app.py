@@ -17,7 +17,7 @@ from cluster.layout import Layout
 from configs.settings import BadSettings, load_settings
 from crm.domain.errors import CrmError
 
-COMMANDS = ("imports", "training", "segments", "simulation")  # cluster/commands/NAME.py
+COMMANDS = ("imports", "training", "segments", "simulation", "openapi")  # cluster/commands/NAME.py
 
 app = typer.Typer(
     name="crm",

@@ -10,10 +10,11 @@ import msgspec
 
 from crm.domain.errors import EventRefused
 from crm.domain.event_batch import Refused, decode_batch
+from crm.domain.event_batch import _events as raw_events  # also mends half surrogate pairs
 from crm.domain.events import Door, LoggedEvent
+from crm.domain.personal import holds_card
 from crm.domain.ports import FeatureShards, Quarantine, Quarantined
 
-_NEVER_KEPT = {"card_number"}
 _CONFLICT = "this event_id was taken in before with another content; nothing was changed"
 
 
@@ -60,41 +61,33 @@ class Ingest:
                 good.append((index, self.door.accept(event, received_at)))
             except EventRefused as refusal:
                 rejected.append(Rejected(index, event.event_id, refusal.code, refusal.message))
-        if rejected:  # before anything is stored: a refused event is never lost
-            await self._keep(body, received_at, rejected)
         verdicts = [v for (v,) in await self.shards.append([[event] for _, event in good])]
-        conflicts = [
+        rejected += [
             Rejected(index, event.event_id, "conflict", _CONFLICT)
             for (index, event), verdict in zip(good, verdicts, strict=True)
             if verdict == "conflict"
         ]
-        if conflicts:
-            await self._keep(body, received_at, conflicts)
+        rejected.sort(key=lambda item: item.index)
+        if rejected:  # before the answer: a refused event is never lost, and a retry keeps it once
+            await self._keep(body, received_at, rejected)
         return IngestReport(
             accepted=verdicts.count("accepted"),
             duplicates=verdicts.count("duplicate"),
-            rejected=sorted(rejected + conflicts, key=lambda item: item.index),
+            rejected=rejected,
         )
 
     async def _keep(self, body: bytes, received_at: datetime, rejected: Sequence[Rejected]) -> None:
-        events = _raw_events(body)
+        events = raw_events(body)
         kept = [
             Quarantined(
-                item.code,
-                item.message,
-                None if item.code in _NEVER_KEPT else self._seal(events[item.index]),
+                item.code, item.message, self._sealed(item.code, bytes(events[item.index]).decode())
             )
             for item in rejected
         ]
         await self.quarantine.keep(received_at, "http", kept)
 
-    def _seal(self, raw: msgspec.Raw) -> bytes:
-        return self.door.vault.seal("", "", "quarantine", bytes(raw).decode(errors="replace"))
-
-
-class _Body(msgspec.Struct):
-    events: list[msgspec.Raw]
-
-
-def _raw_events(body: bytes) -> list[msgspec.Raw]:
-    return msgspec.json.decode(body, type=_Body).events
+    def _sealed(self, code: str, text: str) -> bytes | None:
+        """Return the event's text sealed, or None where a card's number may stand in it."""
+        if code == "card_number" or holds_card(text):
+            return None
+        return self.door.vault.seal("", "", "quarantine", text)

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from fastapi import FastAPI
 
-from deployments.api import clusters, events, health, players, problems, segments
+from deployments.api import clusters, docs, events, health, players, problems, segments
 from deployments.api.guard import Guard
+from deployments.api.openapi import describe
 from deployments.api.services import Services
+
+
+class Application(FastAPI):
+    """FastAPI with this project's own OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = describe(self)
+        return self.openapi_schema
 
 
 def create_app(services: Services) -> FastAPI:
     """Return the application; it holds no state beyond `services`."""
-    app = FastAPI(
+    app = Application(
         title="CRM Inteligente",
         version="0.1.0",
         description="Events in; exact live features, segments and player clusters out.",
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
     for noun in (events, players, segments, clusters, health):
         app.include_router(noun.router(services))
-    app.add_middleware(Guard, keys=services.keys)
+    app.include_router(docs.router())
+    app.add_middleware(Guard, services=services)
     return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document without a service: describing routes asks nothing of them."""
+    return create_app(cast("Services", None)).openapi()

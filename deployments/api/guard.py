@@ -1,27 +1,34 @@
-"""The guard before every route: an API key but for open paths, safe headers on all."""
+"""The guard before every route: who may ask, how much is read, and what every answer carries."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import traceback
+from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm.domain.errors import CrmError
+from crm.domain.errors import CrmError, TooLarge
+from crm.domain.event_batch import MAX_BYTES
 from deployments.api.problems import problem
 
 log = structlog.get_logger(__name__)
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/docs/oauth2-redirect"})
+OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 OPEN_BELOW = ("/docs/assets/",)
 REREAD_S = 5.0  # how soon a key that was made or removed is noticed
 SAFE = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
+_TOO_LARGE = f"the body exceeds {MAX_BYTES // 1_000_000} MB"
+_FRAMES = 6
 
 
 class Keys(Protocol):
@@ -29,6 +36,14 @@ class Keys(Protocol):
 
     async def digests(self) -> dict[bytes, str]:
         """Return key names by SHA-256 digest; raises DatabaseAway."""
+
+
+class HasKeys(Protocol):
+    """Any services that know the API keys."""
+
+    @property
+    def keys(self) -> KnownKeys:
+        """The keys."""
 
 
 class KnownKeys:
@@ -39,48 +54,113 @@ class KnownKeys:
         self._monotonic = monotonic
         self._digests: dict[bytes, str] = {}
         self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
 
     async def knows(self, key: str) -> bool:
         """Whether `key` is known. Comparing digests leaves no timing to learn from."""
         digest = sha256(key.encode()).digest()
         age = self._monotonic() - self._read_at
         if age > REREAD_S or (digest not in self._digests and age > REREAD_S / 5):
-            self._digests = await self._keys.digests()
-            self._read_at = self._monotonic()
+            if self._reading is None or self._reading.done():  # else one reading serves all
+                self._reading = asyncio.create_task(self._read())
+            await asyncio.shield(self._reading)
         return digest in self._digests
+
+    async def _read(self) -> None:
+        self._digests = await self._keys.digests()
+        self._read_at = self._monotonic()
 
 
 class Guard:
-    """ASGI middleware: what is not listed as open needs a key; nothing is reached without one."""
+    """ASGI middleware: what is not listed as open needs a key; nothing is reached without one.
 
-    def __init__(self, app: ASGIApp, keys: KnownKeys) -> None:
+    Whatever a route raises unexpectedly ends here, as one log line and a problem without details.
+    """
+
+    def __init__(self, app: ASGIApp, services: HasKeys) -> None:
         self._app = app
-        self._keys = keys
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer 401."""
+        """Let the request through, or answer it with a problem."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":  # no WebSocket is served here yet
             await send({"type": "websocket.close", "code": 1008})
             return
-        sending = _with_safe_headers(send)
-        refusal = None if _is_open(scope["path"]) else await self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, sending)
-            return
-        await self._app(scope, receive, sending)
+        asked = _as_sent(scope)
+        answer = _Answer(send, with_body=scope["method"] != "HEAD")
+        try:
+            app = await self._refusal(asked) or self._app
+            await app(asked, _limited(receive), answer.send)
+        except Exception as error:  # noqa: BLE001 - the last resort of every route
+            _record(error, asked)
+            if answer.started:  # too late for a problem: the connection must break off
+                raise RuntimeError("an answer broke off; its story is in the log") from None
+            told = problem("internal", "something went wrong on our side; it is in our log")
+            await told(asked, receive, answer.send)
 
     async def _refusal(self, scope: Scope) -> ASGIApp | None:
-        key = _bearer(scope)
-        if key is None:
-            return problem("unauthorized", "send an API key: Authorization: Bearer KEY")
-        try:
-            known = await self._keys.knows(key)
-        except CrmError as error:
-            return problem(error.code, error.message)
-        return None if known else problem("unauthorized", "this API key is not known")
+        if not _is_open(scope["path"]):
+            key = _bearer(scope)
+            if key is None:
+                return problem("unauthorized", "send an API key: Authorization: Bearer KEY")
+            try:
+                known = await self._services.keys.knows(key)
+            except CrmError as error:
+                return problem(error.code, error.message)
+            if not known:
+                return problem("unauthorized", "this API key is not known")
+        stated = _header(scope, b"content-length")
+        if stated.isdigit() and int(stated[:20]) > MAX_BYTES:
+            return problem(TooLarge.code, _TOO_LARGE)
+        return None
+
+
+class _Answer:
+    """The way back: safe headers on every answer, and no body where HEAD asks for none."""
+
+    def __init__(self, send: Send, *, with_body: bool) -> None:
+        self.started = False
+        self._send = send
+        self._with_body = with_body
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in SAFE.items():
+                headers.setdefault(name, value)
+        elif message["type"] == "http.response.body" and not self._with_body:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def _as_sent(scope: Scope) -> Scope:
+    """Return the scope with its path still encoded, so that an id may hold a slash, as %2F.
+
+    HEAD is answered as GET is, and loses its body on the way out.
+    """
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    raw = scope.get("raw_path")
+    path = raw.decode(errors="replace") if raw else scope["path"]
+    return {**scope, "method": method, "path": path}
+
+
+def _limited(receive: Receive) -> Receive:
+    """Return `receive` that takes no more of a body than may be sent; raises TooLarge."""
+    size = 0
+
+    async def receiving() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BYTES:
+            raise TooLarge(_TOO_LARGE)
+        return message
+
+    return receiving
 
 
 def _is_open(path: str) -> bool:
@@ -88,18 +168,21 @@ def _is_open(path: str) -> bool:
 
 
 def _bearer(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return str(value[7:].strip().decode("latin-1"))
-    return None
+    value = _header(scope, b"authorization")
+    return value[7:].strip().decode("latin-1") if value[:7].lower() == b"bearer " else None
 
 
-def _with_safe_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SAFE.items():
-                headers.setdefault(name, value)
-        await send(message)
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((bytes(value) for found, value in scope["headers"] if found == name), b"")
 
-    return sending
+
+def _record(error: Exception, scope: Scope) -> None:
+    """Log what went wrong and where: neither the error's text nor the path, which hold values."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    log.error(
+        "request_failed",
+        error=type(error).__name__,
+        where=" < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames)),
+        route=getattr(scope.get("route"), "path", None),
+        method=scope["method"],
+    )

@@ -2,67 +2,107 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from urllib.parse import unquote
+
 import msgspec
 from fastapi import APIRouter, Response
 
-from crm.domain.features import FEATURES
+from crm.domain.features import FEATURES, Feature
 from crm.services import clustering
-from crm.services.player_features import for_reading, rfc3339
+from crm.services.clustering import PlayerCluster
+from crm.services.player_features import for_reading
+from deployments.api.answers import answers, json
 from deployments.api.services import Services
 
 _PROFILE = ("first_registration_at", "first_activity_at", "last_activity_at")
+_ASKED = ("unknown_brand", "player_not_found", "warming", "database_unavailable")
+
+
+class Player(msgspec.Struct):
+    """When a player was registered and first and last seen; times are RFC 3339."""
+
+    player_id: str
+    brand: str
+    as_of: datetime
+    registered_at: int | str | None
+    first_seen_at: int | str | None
+    last_seen_at: int | str | None
+
+
+class FeaturesOfPlayer(msgspec.Struct):
+    """All features: counts as integers, money as decimal strings, missing ones as null."""
+
+    player_id: str
+    brand: str
+    as_of: datetime
+    features: dict[str, int | str | None]
+
+
+class FeatureList(msgspec.Struct):
+    """Every feature that there is."""
+
+    items: list[Feature]
+    next: str | None = None
 
 
 def router(services: Services) -> APIRouter:
-    """Return the routes of players. An id may hold slashes: the longer paths come first."""
+    """Return the routes of players, the longer paths first: an id may hold slashes.
+
+    Paths come still encoded (guard.py), so an id that ends in /features is written with %2F.
+    """
     routes = APIRouter(tags=["players"])
 
-    @routes.get("/v1/players/{player_id:path}/features", response_model=None)
+    @routes.get(
+        "/v1/players/{player_id:path}/features",
+        summary="Read a player's features",
+        response_model=None,
+        responses=answers(FeaturesOfPlayer, *_ASKED),
+    )
     async def read_features(player_id: str, brand: str | None = None) -> Response:
-        """Return all features of a player, live: counts as integers, money as decimal strings."""
+        """Return all features of a player, live: every event that was acknowledged counts."""
         of_brand = services.brand(brand)
-        found = await services.shards.features(of_brand.id, player_id)
-        return _json(
-            {
-                "player_id": player_id,
-                "brand": of_brand.id,
-                "as_of": rfc3339(found.as_of),
-                "features": for_reading(of_brand, found.values),
-            }
-        )
+        found = await services.shards.features(of_brand.id, unquote(player_id))
+        features = for_reading(of_brand, found.values)
+        return json(FeaturesOfPlayer(found.player_id, found.brand, found.as_of, features))
 
-    @routes.get("/v1/players/{player_id:path}/cluster", response_model=None)
+    @routes.get(
+        "/v1/players/{player_id:path}/cluster",
+        summary="Read a player's cluster",
+        response_model=None,
+        responses=answers(PlayerCluster, *_ASKED, "clusters_not_found"),
+    )
     async def read_cluster(player_id: str, brand: str | None = None) -> Response:
         """Return the player cluster that the player's live features belong to."""
         brand_id = services.brand(brand).id
-        return _json(
-            await clustering.cluster_of(services.clusters, services.shards, brand_id, player_id)
+        return json(
+            await clustering.cluster_of(
+                services.clusters, services.shards, brand_id, unquote(player_id)
+            )
         )
 
-    @routes.get("/v1/players/{player_id:path}", response_model=None)
+    @routes.get(
+        "/v1/players/{player_id:path}",
+        summary="Read a player",
+        response_model=None,
+        responses=answers(Player, *_ASKED),
+    )
     async def read_player(player_id: str, brand: str | None = None) -> Response:
         """Return when a player was registered and first and last seen."""
         of_brand = services.brand(brand)
-        found = await services.shards.features(of_brand.id, player_id)
+        found = await services.shards.features(of_brand.id, unquote(player_id))
         times = for_reading(of_brand, {name: found.values[name] for name in _PROFILE})
-        return _json(
-            {
-                "player_id": player_id,
-                "brand": of_brand.id,
-                "as_of": rfc3339(found.as_of),
-                "registered_at": times["first_registration_at"],
-                "first_seen_at": times["first_activity_at"],
-                "last_seen_at": times["last_activity_at"],
-            }
-        )
+        return json(Player(found.player_id, found.brand, found.as_of, *times.values()))
 
-    @routes.get("/v1/features", response_model=None, tags=["features"])
+    @routes.get(
+        "/v1/features",
+        summary="List features",
+        response_model=None,
+        responses=answers(FeatureList),
+        tags=["features"],
+    )
     async def list_features() -> Response:
-        """Return every feature with its unit and meaning."""
-        return _json({"items": list(FEATURES.values()), "next": None})
+        """Return every feature with its unit and meaning; rules and clusters use these names."""
+        return json(FeatureList(list(FEATURES.values())))
 
     return routes
-
-
-def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from crm.domain.errors import CrmError, InvalidRule
+from crm.domain.personal import holds_card, looks_personal
 
 STATUS = {
     "invalid_json": 400,
-    "invalid_rule": 422,
-    "invalid_field": 422,
     "unauthorized": 401,
     "unknown_brand": 404,
     "player_not_found": 404,
@@ -23,35 +25,82 @@ STATUS = {
     "method_not_allowed": 405,
     "too_large": 413,
     "too_many_events": 413,
+    "invalid_rule": 422,
+    "invalid_field": 422,
+    "internal": 500,
     "warming": 503,
     "database_unavailable": 503,
 }
+MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+_HTTP = {
+    HTTPStatus.BAD_REQUEST: ("invalid_json", "the body is not UTF-8 JSON, or is nested too deep"),
+    HTTPStatus.NOT_FOUND: ("not_found", "no such path; see /docs"),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method_not_allowed",
+        "this path does not take this method; see the Allow header",
+    ),
+}
+_SHOWABLE = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
-def problem(code: str, message: str, **more: object) -> Response:
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that is wrong with a request, and where."""
+
+    where: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error (RFC 9457): `code` is stable, `message` (also `detail`) is for people.
+
+    `position` is the character (from 0) where a rule goes wrong.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    message: str
+    position: int | msgspec.UnsetType | None = msgspec.UNSET
+    errors: Sequence[Fault] | msgspec.UnsetType = msgspec.UNSET
+
+
+def problem(
+    code: str,
+    message: str,
+    *,
+    position: int | msgspec.UnsetType | None = msgspec.UNSET,
+    errors: Sequence[Fault] | msgspec.UnsetType = msgspec.UNSET,
+) -> Response:
     """Return a problem document; `code` decides the status."""
-    status = STATUS.get(code, 500)
-    body = {
-        "type": "about:blank",
-        "title": message,
-        "status": status,
-        "code": code,
-        "message": message,
-    }
-    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}  # noqa: PLR2004
-    if status == 401:  # noqa: PLR2004
-        headers["www-authenticate"] = "Bearer"
-    return Response(
-        msgspec.json.encode({**body, **more}),
-        status,
-        headers=headers,
-        media_type="application/problem+json",
+    status = HTTPStatus(STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR))
+    if looks_personal(message) or holds_card(message):  # the last net, not the first
+        message = "the request is not valid; what it holds is not repeated here"
+    body = Problem(
+        title=status.phrase,
+        status=status,
+        detail=message,
+        code=code,
+        message=message,
+        position=position,
+        errors=errors,
     )
+    response = Response(msgspec.json.encode(body), status, media_type=MEDIA_TYPE)
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["retry-after"] = str(RETRY_AFTER_S)
+    if status is HTTPStatus.UNAUTHORIZED:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
 
 
 async def _named(_request: Request, error: Exception) -> Response:
+    return _of(error)
+
+
+def _of(error: Exception) -> Response:
+    """Return the problem that a named fact is."""
     if isinstance(error, InvalidRule):
         return problem(error.code, error.message, position=error.position)
     if isinstance(error, CrmError):
@@ -60,28 +109,46 @@ async def _named(_request: Request, error: Exception) -> Response:
 
 
 async def _http(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    code = _CODES.get(status, "invalid_field")
-    message = "no such path" if status == 404 else "this path does not take this method"  # noqa: PLR2004
-    return problem(code, message)
+    """Answer what the framework refuses itself: paths, methods, bodies that it cannot read."""
+    if isinstance(error.__cause__, CrmError | ClientDisconnect):  # met while it read the body
+        return _gone() if isinstance(error.__cause__, ClientDisconnect) else _of(error.__cause__)
+    if not isinstance(error, HTTPException) or error.status_code not in _HTTP:
+        raise error
+    response = problem(*_HTTP[HTTPStatus(error.status_code)])
+    if allow := (error.headers or {}).get("Allow"):
+        response.headers["allow"] = allow
+    return response
+
+
+async def _disconnected(_request: Request, _error: Exception) -> Response:
+    return _gone()
+
+
+def _gone() -> Response:
+    """Answer a client that left in the middle of its body: nobody reads this, nothing was done."""
+    return problem("invalid_json", "the body ends too soon")
 
 
 async def _validation(_request: Request, error: Exception) -> Response:
     """Say what is wrong and where, without what was sent."""
-    faults: list[dict[str, Any]] = []
-    if isinstance(error, RequestValidationError):
-        faults = [
-            {"where": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
-            for fault in error.errors()
-        ]
-    first = f"{faults[0]['where']}: {faults[0]['message']}" if faults else "invalid request"
-    if any("JSON" in fault["message"] for fault in faults):
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in found):
         return problem("invalid_json", "the body is not valid JSON")
-    return problem("invalid_field", first, errors=faults)
+    faults = [Fault(_place(fault["loc"]), fault["msg"]) for fault in found]
+    return problem("invalid_field", f"{faults[0].where}: {faults[0].message}", errors=faults)
+
+
+def _place(path: Sequence[str | int]) -> str:
+    """Return a dotted path; a name that the client made up is shown only if it is a plain word."""
+    parts = [str(part) for part in path]
+    return ".".join(part if _SHOWABLE.fullmatch(part) else "?" for part in parts)
 
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem document."""
     app.add_exception_handler(CrmError, _named)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(RequestValidationError, _validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crm.domain.rule_text import parse, to_text
 from crm.domain.rules import from_tree
-from crm.services.player_features import rfc3339
+from deployments.api.answers import answers, json
 from deployments.api.services import Services
 
 
@@ -25,22 +26,40 @@ class Preview(BaseModel):
     ]
 
 
+class SegmentPreview(msgspec.Struct):
+    """How many players match at `as_of`, of how many (`breakdown.players`), and some of them."""
+
+    count: int
+    as_of: datetime
+    breakdown: dict[str, int]
+    sample: list[str]
+
+
 def router(services: Services) -> APIRouter:
     """Return the routes of segments."""
     routes = APIRouter(tags=["segments"])
 
-    @routes.post("/v1/segments/preview", response_model=None)
+    @routes.post(
+        "/v1/segments/preview",
+        summary="Preview a segment",
+        response_model=None,
+        responses=answers(
+            SegmentPreview,
+            "invalid_json",
+            "unknown_brand",
+            "too_large",
+            "invalid_rule",
+            "invalid_field",
+            "warming",
+            "database_unavailable",
+        ),
+    )
     async def preview(asked: Preview) -> Response:
         """Count the players that match a rule: exact, live, each shard once, at one moment."""
         brand = services.brand(asked.brand)
-        rule = parse(asked.rule) if isinstance(asked.rule, str) else from_tree(asked.rule)
-        count = await services.shards.count(brand.id, to_text(rule))
-        body = {
-            "count": count.count,
-            "as_of": rfc3339(count.as_of),
-            "breakdown": {"players": count.total},
-            "sample": count.sample,
-        }
-        return Response(msgspec.json.encode(body), media_type="application/json")
+        rule = parse(asked.rule, brand) if isinstance(asked.rule, str) else from_tree(asked.rule)
+        found = await services.shards.count(brand.id, to_text(rule))
+        breakdown = {"players": found.total}
+        return json(SegmentPreview(found.count, found.as_of, breakdown, found.sample))
 
     return routes

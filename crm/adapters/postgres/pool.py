@@ -26,7 +26,12 @@ _COMMAND_TIMEOUT_S = 10
 
 
 def away(error: BaseException) -> DatabaseAway:
-    """Return the fact behind a driver's error; the driver's own text may hold values."""
+    """Return the fact behind a driver's error; the driver's own text may hold values.
+
+    A value or a DSN that asyncpg itself refuses is no absence: it is raised as it is.
+    """
+    if isinstance(error, ValueError):
+        raise error
     return DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__}); try again")
 
 
