@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import ray
+import structlog
 from ray.actor import ActorProxy
 from ray.exceptions import RayActorError, RayTaskError
 
@@ -25,6 +26,9 @@ from crm.domain.ports import Columns, Count, PlayerFeatures
 from crm.domain.shards import SHARDS, shard_of
 from crm.services.coalescing import Coalescer
 
+log = structlog.get_logger(__name__)
+
+SILENCE_S = 1.0  # after so long without an answer: is it still the owner?
 WAIT_S = 5.0  # how long a call waits for a shard that is being replaced (design.md 4)
 PAUSE_S = 0.1
 EVENTS_A_CALL = 2_000
@@ -101,9 +105,8 @@ class ShardGateway:
         return self._coalescers[slot]
 
     async def _send(self, slot: int, groups: Sequence[Group]) -> list[list[Verdict]]:
-        handle = (await self._known_routes()).slots[slot].handle
         call = encode(AppendCall([list(group) for group in groups]))
-        return decode_verdicts(await handle.append.remote(call))
+        return decode_verdicts(await self._ask(slot, lambda owner: owner.append.remote(call)))
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -113,9 +116,11 @@ class ShardGateway:
 
         async def attempt() -> PlayerFeatures:
             slots = (await self._known_routes()).slots
-            slot = slots[shard % len(slots)]
-            found = await slot.handle.features.remote(brand, player_id, shard)
-            if found.epoch < slot.state.epochs.get(shard, 0):
+            slot = shard % len(slots)
+            found = await self._ask(
+                slot, lambda owner: owner.features.remote(brand, player_id, shard)
+            )
+            if found.epoch < (await self._known_routes()).slots[slot].state.epochs.get(shard, 0):
                 raise ShardsWarming("an answer of a former owner")
             return found
 
@@ -159,7 +164,8 @@ class ShardGateway:
         as_of_us = to_us(clock.now()) + LEAD_US
         for tried in range(MOMENTS_TRIED):
             slots = (await self._known_routes()).slots
-            parts = await asyncio.gather(*[ask(slot.handle, as_of_us) for slot in slots])
+            one = partial(_asking, ask, as_of_us)
+            parts = await asyncio.gather(*[self._ask(slot, one) for slot in range(len(slots))])
             latest = max(part.as_of_us for part in parts)
             if all(part.as_of_us == latest for part in parts):
                 epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
@@ -175,6 +181,21 @@ class ShardGateway:
     async def routes(self) -> Routes:
         """Return who owns what, freshly asked."""
         return await self._refresh()
+
+    async def _ask(self, slot: int, call: Callable[[Handle], Awaitable[Result]]) -> Result:
+        """Return the answer of a slot's owner, given up once it is no longer the owner.
+
+        A process that is stopped (SIGSTOP, swapping, a lost node) never answers and never fails.
+        """
+        asked = (await self._known_routes()).slots[slot]
+        answer = asyncio.ensure_future(call(asked.handle))
+        try:
+            while not (await asyncio.wait({answer}, timeout=SILENCE_S))[0]:
+                if (await self._refresh()).slots[slot].name != asked.name:
+                    raise ShardsWarming("the shard's owner was replaced; try again")
+            return answer.result()
+        finally:
+            answer.cancel()
 
     async def _patiently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Try until the shards are served, for at most WAIT_S; then ShardsWarming is the answer."""
@@ -199,16 +220,26 @@ class ShardGateway:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(_ask_for_routes())
         try:
-            self._routes = await self._refreshing
-        except (RayActorError, ValueError, TimeoutError) as error:
-            if self._routes is None:
-                raise ShardsWarming("the shards are not being served yet; try again") from error
+            # shielded: a caller that gives up must not take the others' answer away
+            routes = await asyncio.shield(self._refreshing)
+            if routes.slots:
+                self._routes = routes
+        except (RayActorError, ValueError, TimeoutError):
+            log.warning("supervisor_away")
+        if self._routes is None:
+            raise ShardsWarming("the shards are not being served yet; try again")
         return self._routes
 
 
 async def _ask_for_routes() -> Routes:
     supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
     return await asyncio.wait_for(supervisor.routes.remote(), WAIT_S)
+
+
+def _asking(
+    ask: Callable[[Handle, int], Awaitable[Part]], as_of_us: int, owner: Handle
+) -> Awaitable[Part]:
+    return ask(owner, as_of_us)
 
 
 def _domain_error(error: Exception) -> Exception:

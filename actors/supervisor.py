@@ -63,20 +63,27 @@ class Supervisor:
         self._spec = spec
         self._slots: dict[int, Slot] = {}
         self._watches: list[asyncio.Task[None]] = []
+        self._starting = asyncio.Lock()
+        context = ray.get_runtime_context()
+        if context.was_current_actor_reconstructed:  # Ray restarted it, and nobody else calls start
+            context.current_actor.start.remote()
 
     @ray.method
     async def start(self) -> None:
         """Bring an owner into every slot (once), and watch them from then on."""
-        if self._watches:
-            return
-        former = await self._former_owners()
-        places = range(self._spec.shards.owners)
-        await asyncio.gather(*[self._adopt_or_start(slot, former) for slot in places])
-        self._watches = [asyncio.create_task(self._watch(slot)) for slot in places]
+        async with self._starting:
+            if self._watches:
+                return
+            former = await self._former_owners()
+            places = range(self._spec.shards.owners)
+            await asyncio.gather(*[self._adopt_or_start(slot, former) for slot in places])
+            self._watches = [asyncio.create_task(self._watch(slot)) for slot in places]
 
     @ray.method
     async def routes(self) -> Routes:
-        """Return who owns what, as far as is known now."""
+        """Return who owns what, as far as is known now; no slots until every one has an owner."""
+        if len(self._slots) < self._spec.shards.owners:
+            return Routes(())
         return Routes(tuple(self._slots[slot] for slot in sorted(self._slots)))
 
     @ray.method
@@ -160,6 +167,9 @@ class Supervisor:
                 misses += 1
             except RayActorError:
                 misses = settings.misses
+            except Exception as error:  # noqa: BLE001 - whatever it was, the watch goes on
+                log.warning("ping_failed", owner=owner.name, error=_reason(error))
+                misses += 1
             if misses >= settings.misses:
                 log.warning("owner_lost", owner=owner.name)
                 await self._start_owner(slot)

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from crm.domain.appending import Group, Verdict
+from crm.domain.appending import EventKey, Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CommitUnknown, CrmError, LogGap, ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import EventColumns, FeatureTable, to_us
-from crm.domain.ports import EventLog, Files, SnapshotName
+from crm.domain.ports import Appended, EventLog, Files, SnapshotName
 from crm.services.shard_snapshots import ShardSnapshot
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 MAX_BATCH = 4_000  # events a transaction: larger ones only add latency
 MAX_WAITING = 100_000  # events in the queue: beyond, callers are asked to wait
 GAP_S = 2.0  # a pause of the process after which it asks whether it is still the owner
+VERIFY_S = 5.0  # it asks this often anyway: an owner that nobody calls any more must notice
 MAX_LEAD = timedelta(seconds=2)
 
 
@@ -70,7 +71,8 @@ class ShardOwner:
         self.lost_all = asyncio.Event()
         self._ready = False
         self._doubtful = False  # a commit's outcome is unknown
-        self._beat = asyncio.get_running_loop().time()
+        self._beat = self._verified = asyncio.get_running_loop().time()
+        self._former: set[int] = set()
 
     # --- becoming the owner ---------------------------------------------------------------------
 
@@ -143,17 +145,21 @@ class ShardOwner:
         return await waiting.done
 
     async def write_forever(self) -> None:
-        """Commit what waits, many callers at a time, until cancelled or no shard is left."""
-        while self.epochs:
+        """Commit what waits, many callers at a time; without a shard left, all is `moved`."""
+        while True:
             await self._arrived.wait()
             batch = self._next_batch()
             try:
                 verdicts = await self._commit([group for item in batch for group in item.groups])
             except CrmError as error:
-                for item in batch:
-                    if not item.done.done():
-                        item.done.set_exception(error)
+                _fail(batch, error)
                 await asyncio.sleep(0.05)  # a database that is away is not asked without pause
+                continue
+            except Exception:
+                # nobody foresaw it, so nobody knows what was applied: a successor starts afresh
+                log.exception("writer_failed", owner=self.name)
+                self._drop(list(self.epochs))
+                _fail(batch, ShardsWarming("the shard's owner is being replaced; try again"))
                 continue
             start = 0
             for item in batch:
@@ -178,38 +184,44 @@ class ShardOwner:
         """Append under the epochs, then apply; settles an earlier doubt first."""
         ours = await self._settle()
         try:
-            appended = await self._stores.log.append(self.epochs, groups)
+            appended = await self._append(groups)
         except CommitUnknown:
-            self._doubtful = True
             log.warning("commit_unknown", owner=self.name)
-            ours = await self._settle()
-            appended = await self._stores.log.append(self.epochs, groups)
+            ours |= await self._settle()
+            appended = await self._append(groups)
+        self._advance(list(zip(appended.seqs, appended.new, strict=True)))
+        stale = {event.shard for group in groups for event in group} & self._former
         if appended.lost:
             self._drop(appended.lost)
-        self._apply(appended.new)
-        for event, seq in zip(appended.new, appended.seqs, strict=True):
-            self.heads[event.shard] = seq
-        if not ours:
-            return appended.verdicts
-        return [
-            ["accepted" if (e.brand, e.event_id) in ours else v for e, v in zip(g, vs, strict=True)]
-            for g, vs in zip(groups, appended.verdicts, strict=True)
-        ]
+        if stale:  # of a shard that was known to be lost: the log saw no epoch to refuse
+            await self._stores.side.count_stale_refusals(stale)
+        return [_as_first_told(*told, ours) for told in zip(groups, appended.verdicts, strict=True)]
 
-    async def _settle(self) -> set[tuple[str, str]]:
+    async def _append(self, groups: list[Group]) -> Appended:
+        try:
+            return await self._stores.log.append(self.epochs, groups)
+        except CommitUnknown:
+            self._doubtful = True
+            raise
+
+    async def _settle(self) -> set[EventKey]:
         """Read the log above the heads after an unknown commit; returns the ids found."""
         if not self._doubtful:
             return set()
         await self._verify()
-        found: set[tuple[str, str]] = set()
-        async for chunk in self._stores.log.read_after(self.heads):
-            self._apply([event for _, event in chunk])
-            for seq, event in chunk:
-                self.heads[event.shard] = max(self.heads[event.shard], seq)
-                found.add((event.brand, event.event_id))
+        # all of it before any of it: chunks come in no order, and the heads pass only what is whole
+        found = [item async for chunk in self._stores.log.read_after(self.heads) for item in chunk]
+        self._advance(found)
         self._doubtful = False
         log.info("commit_settled", owner=self.name, committed=len(found))
-        return found
+        return {(event.brand, event.event_id) for _, event in found}
+
+    def _advance(self, committed: Sequence[tuple[int, LoggedEvent]]) -> None:
+        """Apply what is committed, but for shards that were lost while it was on its way."""
+        ours = [(seq, event) for seq, event in committed if event.shard in self.epochs]
+        self._apply([event for _, event in ours])
+        for seq, event in ours:
+            self.heads[event.shard] = max(self.heads[event.shard], seq)
 
     def _apply(self, events: Sequence[LoggedEvent]) -> None:
         now_us = to_us(self._now())
@@ -259,6 +271,7 @@ class ShardOwner:
 
     async def _verify(self) -> None:
         current = await self._stores.side.epochs()
+        self._verified = asyncio.get_running_loop().time()
         lost = [shard for shard, epoch in self.epochs.items() if current[shard] != epoch]
         if lost:
             self._drop(lost)
@@ -266,6 +279,7 @@ class ShardOwner:
     def _drop(self, lost: Sequence[int]) -> None:
         """Forget shards that have another owner."""
         log.warning("shards_lost", owner=self.name, shards=len(lost))
+        self._former.update(lost)
         for shard in lost:
             self.epochs.pop(shard, None)
             self.heads.pop(shard, None)
@@ -275,7 +289,7 @@ class ShardOwner:
             self.lost_all.set()
 
     async def beat_forever(self) -> None:
-        """Notice gaps in the own clock, let windows move on, until no shard is left."""
+        """Notice gaps in the own clock and a lost shard, let windows move on."""
         while self.epochs or not self._ready:
             await self._trust_quietly()
             now_us = to_us(self._now())
@@ -286,6 +300,8 @@ class ShardOwner:
     async def _trust_quietly(self) -> None:
         try:
             await self._trust()
+            if asyncio.get_running_loop().time() - self._verified > VERIFY_S:
+                await self._verify()
         except CrmError as error:
             log.warning("ownership_unverified", owner=self.name, error=error.code)
             return
@@ -343,3 +359,21 @@ class ShardOwner:
                 await self.snapshot(shard)
         await self._stores.log.close()
         await self._stores.side.close()
+
+
+def _fail(batch: Sequence[_Waiting], error: CrmError) -> None:
+    for item in batch:
+        if not item.done.done():
+            item.done.set_exception(error)
+
+
+def _as_first_told(group: Group, verdicts: list[Verdict], ours: set[EventKey]) -> list[Verdict]:
+    """Return what the commit of unknown outcome would have told: its events are new, once each."""
+    if not ours or "conflict" in verdicts:
+        return verdicts
+    told: list[Verdict] = []
+    for event, verdict in zip(group, verdicts, strict=True):
+        key = (event.brand, event.event_id)
+        told.append("accepted" if verdict == "duplicate" and key in ours else verdict)
+        ours.discard(key)
+    return told

@@ -20,7 +20,8 @@ class ShardSnapshot(msgspec.Struct, array_like=True):
 
     def encode(self) -> bytes:
         """Return the file's bytes."""
-        return _MAGIC + zstandard.compress(msgspec.msgpack.encode(self))
+        compressor = zstandard.ZstdCompressor(write_checksum=True)  # a flipped bit must show
+        return _MAGIC + compressor.compress(msgspec.msgpack.encode(self))
 
     @classmethod
     def decode(cls, data: bytes) -> ShardSnapshot:
