@@ -32,7 +32,8 @@ SILENCE_S = 1.0  # after so long without an answer: is it still the owner?
 WAIT_S = 5.0  # how long a call waits for a shard that is being replaced (design.md 4)
 PAUSE_S = 0.1
 EVENTS_A_CALL = 2_000
-CALLS_IN_FLIGHT = 2  # an owner: one is written while the next is on its way
+CALLS_IN_FLIGHT = 2  # an owner: one is written while the next is on its way,
+WORTH_A_CALL = 100  # if it carries so much; single events rather gather
 LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks
 MOMENTS_TRIED = 6
 Result = TypeVar("Result")
@@ -100,7 +101,10 @@ class ShardGateway:
     def _coalescer(self, slot: int) -> Coalescer[Group, list[Verdict]]:
         if slot not in self._coalescers:
             self._coalescers[slot] = Coalescer(
-                partial(self._send, slot), most=EVENTS_A_CALL, in_flight=CALLS_IN_FLIGHT
+                partial(self._send, slot),
+                most=EVENTS_A_CALL,
+                in_flight=CALLS_IN_FLIGHT,
+                worth=WORTH_A_CALL,
             )
         return self._coalescers[slot]
 

@@ -11,9 +11,11 @@ Result = TypeVar("Result")
 
 
 class Coalescer(Generic[Item, Result]):
-    """Sends what concurrent callers submit in as few calls as `in_flight` at once allows.
+    """Sends what concurrent callers submit in as few calls as possible.
 
-    `send` returns one result an item, in order; where it raises, every caller in that call gets it.
+    One call is under way at a time; up to `in_flight` are when as much as `worth` items wait, so that
+    few items gather into one call and many do not wait for it. `send` returns one result an item, in
+    order; where it raises, every caller in that call gets it.
     """
 
     def __init__(
@@ -22,31 +24,37 @@ class Coalescer(Generic[Item, Result]):
         *,
         most: int,
         in_flight: int,
+        worth: int,
     ) -> None:
         self._send = send
         self._most = most
-        self._free = in_flight
+        self._in_flight = in_flight
+        self._worth = worth
         self._waiting: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = []
+        self._items = 0
         self._calls: set[asyncio.Task[None]] = set()
 
     async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
         """Return the result of each item."""
         done: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
         self._waiting.append((items, done))
+        self._items += len(items)
         self._start_calls()
         return await done
 
     def _start_calls(self) -> None:
-        while self._free and self._waiting:
+        while self._waiting and self._may_call():
             batch = self._next_batch()
-            self._free -= 1
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
             call.add_done_callback(self._finished)
 
+    def _may_call(self) -> bool:
+        under_way = len(self._calls)
+        return not under_way or (under_way < self._in_flight and self._items >= self._worth)
+
     def _finished(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        self._free += 1
         self._start_calls()
 
     def _next_batch(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
@@ -57,6 +65,7 @@ class Coalescer(Generic[Item, Result]):
             size += len(self._waiting[taken][0])
             taken += 1
         batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._items -= size
         return batch
 
     async def _call(
