@@ -11,7 +11,7 @@ import msgspec
 from crm.domain.errors import EventRefused
 from crm.domain.event_batch import Refused, decode_batch
 from crm.domain.event_batch import _events as raw_events  # also mends half surrogate pairs
-from crm.domain.events import Door, LoggedEvent
+from crm.domain.events import Door, LoggedEvent, check_id
 from crm.domain.personal import holds_card
 from crm.domain.ports import FeatureShards, Quarantine, Quarantined
 
@@ -60,7 +60,9 @@ class Ingest:
             try:
                 good.append((index, self.door.accept(event, received_at)))
             except EventRefused as refusal:
-                rejected.append(Rejected(index, event.event_id, refusal.code, refusal.message))
+                rejected.append(
+                    Rejected(index, _showable(event.event_id), refusal.code, refusal.message)
+                )
         verdicts = [v for (v,) in await self.shards.append([[event] for _, event in good])]
         rejected += [
             Rejected(index, event.event_id, "conflict", _CONFLICT)
@@ -91,3 +93,12 @@ class Ingest:
         if code == "card_number" or holds_card(text):
             return None
         return self.door.vault.seal("", "", "quarantine", text)
+
+
+def _showable(event_id: str) -> str | None:
+    """Return the id for the report, unless it is none: what was refused is not repeated."""
+    try:
+        check_id(event_id, "event_id")
+    except EventRefused:
+        return None
+    return event_id

@@ -51,11 +51,12 @@ def router(services: Services) -> APIRouter:
 
     Paths come still encoded (guard.py), so an id that ends in /features is written with %2F.
     """
-    routes = APIRouter(tags=["players"])
+    routes = APIRouter()
 
     @routes.get(
         "/v1/players/{player_id:path}/features",
         summary="Read a player's features",
+        tags=["players"],
         response_model=None,
         responses=answers(FeaturesOfPlayer, *_ASKED),
     )
@@ -69,6 +70,7 @@ def router(services: Services) -> APIRouter:
     @routes.get(
         "/v1/players/{player_id:path}/cluster",
         summary="Read a player's cluster",
+        tags=["players"],
         response_model=None,
         responses=answers(PlayerCluster, *_ASKED, "clusters_not_found"),
     )
@@ -84,6 +86,7 @@ def router(services: Services) -> APIRouter:
     @routes.get(
         "/v1/players/{player_id:path}",
         summary="Read a player",
+        tags=["players"],
         response_model=None,
         responses=answers(Player, *_ASKED),
     )
@@ -97,9 +100,9 @@ def router(services: Services) -> APIRouter:
     @routes.get(
         "/v1/features",
         summary="List features",
+        tags=["features"],
         response_model=None,
         responses=answers(FeatureList),
-        tags=["features"],
     )
     async def list_features() -> Response:
         """Return every feature with its unit and meaning; rules and clusters use these names."""

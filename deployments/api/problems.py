@@ -41,7 +41,7 @@ _HTTP = {
         "this path does not take this method; see the Allow header",
     ),
 }
-_SHOWABLE = re.compile(r"[A-Za-z0-9_]{1,64}")
+_SHOWABLE = re.compile(r"[A-Za-z_]{1,32}|[0-9]{1,6}")
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -89,7 +89,8 @@ class Api:
 
     async def send(self, *events: object, **params: str) -> httpx.Response:
         """Post events."""
-        return await self.client.post("/v1/events", json={"events": events}, params=params)
+        body = json.dumps({"events": events})  # in ASCII: it can write what httpx cannot
+        return await self.client.post("/v1/events", content=body, params=params)
 
     async def take(self, *events: object, **params: str) -> dict[str, Any]:
         """Post events; return the report."""

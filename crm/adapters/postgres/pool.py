@@ -16,6 +16,7 @@ AWAY = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # also of a connection that the server ends at this moment
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.CannotConnectNowError,
@@ -26,12 +27,7 @@ _COMMAND_TIMEOUT_S = 10
 
 
 def away(error: BaseException) -> DatabaseAway:
-    """Return the fact behind a driver's error; the driver's own text may hold values.
-
-    A value or a DSN that asyncpg itself refuses is no absence: it is raised as it is.
-    """
-    if isinstance(error, ValueError):
-        raise error
+    """Return the fact behind a driver's error; the driver's own text may hold values."""
     return DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__}); try again")
 
 
