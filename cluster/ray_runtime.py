@@ -111,11 +111,14 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
 
 def prepare(layout: Layout) -> None:
     """Set Ray's flags for a process that will connect; call it before anything imports Ray."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray's C++ part says to a person
     _set_environment(layout, None)
 
 
 def connect(address: str) -> None:
     """Connect this process to the running cluster at `address`; raises ServiceError."""
+    for name in ("ray", "ray.data", "ray.tune"):  # a command's output is its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     _join(address)
 
 
@@ -135,7 +138,8 @@ def _join(address: str) -> str:
             namespace=NAMESPACE,
             runtime_env=dict(RUNTIME_ENV),
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
+            configure_logging=False,
         )
     except (ConnectionError, RuntimeError) as error:
         raise ServiceError(f"Ray does not answer at {address}: is the service running?") from error

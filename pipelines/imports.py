@@ -23,8 +23,8 @@ import msgspec
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError
 from crm.domain.events import Door, Vault
+from crm.domain.ports import FeatureShards
 from crm.services.imports import Chunk, Importer, Outcome, Patience, Tally
-from crm.services.ports import FeatureShards
 from pipelines.chunks import Plan, choose_brand, load_mapping, plan
 from pipelines.progress import progress
 from pipelines.quarantine import write_quarantine

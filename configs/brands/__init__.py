@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from crm.domain.brands import Brand, Currency
 
@@ -54,7 +54,9 @@ def load_brands(folder: Path) -> dict[str, Brand]:
             raise InvalidBrand(message)
         brands[brand.id] = brand
     if not brands:
-        message = f"{folder}: no brand is configured; add a YAML file (see configs/brands/demo.yaml)"
+        message = (
+            f"{folder}: no brand is configured; add a YAML file (see configs/brands/demo.yaml)"
+        )
         raise InvalidBrand(message)
     return brands
 

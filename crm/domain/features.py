@@ -79,7 +79,9 @@ class Difference:
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference("ggr_amount", "stake_amount", ("payout_amount",), "gross gaming revenue"),
-    Difference("ngr_amount", "stake_amount", ("payout_amount", "bonus_amount"), "net gaming revenue"),
+    Difference(
+        "ngr_amount", "stake_amount", ("payout_amount", "bonus_amount"), "net gaming revenue"
+    ),
 )
 
 
@@ -98,11 +100,17 @@ def _features() -> dict[str, Feature]:
     for window in WINDOWS:
         over = "in all" if window == "lifetime" else f"in the last {window}"
         found += [Feature(f"{m.name}_{window}", m.unit, f"{m.meaning} {over}") for m in MEASURES]
-        found += [Feature(f"{d.name}_{window}", "money", f"{d.meaning} {over}") for d in DIFFERENCES]
+        found += [
+            Feature(f"{d.name}_{window}", "money", f"{d.meaning} {over}") for d in DIFFERENCES
+        ]
     for moment in MOMENTS:
         found.append(Feature(f"first_{moment.name}_at", "time", f"time of the first {moment.name}"))
         found.append(Feature(f"last_{moment.name}_at", "time", f"time of the last {moment.name}"))
-        since = "days_since_registration" if moment.name == "registration" else f"days_since_last_{moment.name}"
+        since = (
+            "days_since_registration"
+            if moment.name == "registration"
+            else f"days_since_last_{moment.name}"
+        )
         found.append(Feature(since, "days", f"whole days since the last {moment.name}"))
     return {feature.name: feature for feature in found}
 

@@ -13,8 +13,8 @@ Result = TypeVar("Result")
 class Coalescer(Generic[Item, Result]):
     """Sends what concurrent callers submit in as few calls as possible.
 
-    One call is under way at a time; up to `in_flight` are when as much as `worth` items wait, so that
-    few items gather into one call and many do not wait for it. `send` returns one result an item, in
+    One call is under way at a time; up to `in_flight` are when as much as `worth` items wait: few
+    items gather into one call, many do not wait for it. `send` returns one result an item, in
     order; where it raises, every caller in that call gets it.
     """
 

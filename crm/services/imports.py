@@ -22,7 +22,7 @@ from crm.domain.bound_mappings import BoundMapping, looks_damaged
 from crm.domain.errors import DatabaseAway, EventRefused, ShardsWarming
 from crm.domain.events import Door, LoggedEvent
 from crm.domain.expressions import exact_arithmetic
-from crm.services.ports import FeatureShards
+from crm.domain.ports import FeatureShards
 
 ROWS_A_CHUNK = 1_000
 EVENTS_A_CALL = 2_000

@@ -150,7 +150,7 @@ async def test_two_owners_that_take_the_same_ids_at_once_store_each_once(dsn: st
     }
 
     async def write(owner: int) -> list[str]:
-        verdicts = []
+        verdicts: list[str] = []
         for start in range(0, 100, 10):
             ids = range(start, start + 10) if owner else reversed(range(start, start + 10))
             groups = [[a_logged_event(event_id=f"e{n}", player_id=players[owner])] for n in ids]

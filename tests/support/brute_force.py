@@ -1,4 +1,4 @@
-"""Features by definition, in plain Python, one event after the other: slow, and hard to get wrong."""
+"""Features by definition, in plain Python, event by event: slow, and hard to get wrong."""
 
 from __future__ import annotations
 

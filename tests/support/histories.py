@@ -28,6 +28,7 @@ ENDS = tuple(
 _DAYS_BACK = st.one_of(
     st.sampled_from([0, 1, 5, 6, 7, 8, 28, 29, 30, 31, 32, 89, 90, 400]), st.integers(0, 60)
 )
+_AMOUNTS = st.integers(0, 10**9).map(lambda minor: Decimal(minor).scaleb(-2))
 _EDGES = st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(microseconds=1)])
 
 
@@ -71,7 +72,7 @@ def histories(
             player_id=f"p{draw(st.integers(0, 4))}",
             brand=brand.id,
             occurred_at=draw(moments(brand, end)),
-            amount=Decimal(draw(st.integers(0, 10**9))).scaleb(-2) if type_ in _WITH_AMOUNT else None,
+            amount=draw(_AMOUNTS) if type_ in _WITH_AMOUNT else None,
             properties={"result": draw(st.sampled_from(["won", "lost", "void"]))}
             if type_ == "bet.settled"
             else None,

@@ -12,8 +12,8 @@ from crm.domain.brands import Brand, Currency
 from crm.domain.errors import ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.mappings import ImportMapping, parse_mapping
+from crm.domain.ports import FeatureShards
 from crm.services.imports import Patience
-from crm.services.ports import FeatureShards
 from pipelines.chunks import plan
 from pipelines.imports import Report, Stores, import_files, in_process
 

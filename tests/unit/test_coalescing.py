@@ -39,7 +39,7 @@ async def _settled() -> None:
 
 async def test_what_waits_while_a_call_is_in_flight_goes_in_one_call() -> None:
     calls = Calls()
-    callers = _submit(Coalescer(calls, most=100, in_flight=1), [1], [2, 3], [4])
+    callers = _submit(Coalescer(calls, most=100, in_flight=1, worth=1), [1], [2, 3], [4])
     await _settled()
     assert calls.sent == [[1]]
     calls.go.set()
@@ -49,7 +49,7 @@ async def test_what_waits_while_a_call_is_in_flight_goes_in_one_call() -> None:
 
 async def test_no_more_calls_are_in_flight_than_allowed() -> None:
     calls = Calls()
-    callers = _submit(Coalescer(calls, most=1, in_flight=2), [1], [2], [3])
+    callers = _submit(Coalescer(calls, most=1, in_flight=2, worth=1), [1], [2], [3])
     await _settled()
     assert calls.sent == [[1], [2]]
     calls.go.set()
@@ -59,7 +59,7 @@ async def test_no_more_calls_are_in_flight_than_allowed() -> None:
 async def test_a_call_holds_at_most_so_many_items_unless_one_caller_has_more() -> None:
     calls = Calls()
     calls.go.set()
-    callers = _submit(Coalescer(calls, most=2, in_flight=1), [1], [2], [3], [4, 5, 6], [7])
+    callers = _submit(Coalescer(calls, most=2, in_flight=1, worth=1), [1], [2], [3], [4, 5, 6], [7])
     await asyncio.gather(*callers)
     assert calls.sent == [[1], [2, 3], [4, 5, 6], [7]]
 
@@ -67,7 +67,7 @@ async def test_a_call_holds_at_most_so_many_items_unless_one_caller_has_more() -
 async def test_an_error_reaches_the_callers_of_its_call_only_and_later_calls_go_on() -> None:
     calls = Calls()
     calls.refused = {1}
-    callers = _submit(Coalescer(calls, most=100, in_flight=1), [1], [2])
+    callers = _submit(Coalescer(calls, most=100, in_flight=1, worth=1), [1], [2])
     await _settled()
     calls.go.set()
     first, second = await asyncio.gather(*callers, return_exceptions=True)
@@ -77,10 +77,23 @@ async def test_an_error_reaches_the_callers_of_its_call_only_and_later_calls_go_
 
 async def test_a_caller_that_gives_up_takes_nobody_with_him() -> None:
     calls = Calls()
-    callers = _submit(Coalescer(calls, most=100, in_flight=1), [0], [1], [2])
+    callers = _submit(Coalescer(calls, most=100, in_flight=1, worth=1), [0], [1], [2])
     await _settled()
     callers[1].cancel()
     calls.go.set()
     with pytest.raises(asyncio.CancelledError):
         await callers[1]
     assert await callers[2] == [20]
+
+
+async def test_few_items_wait_for_the_call_under_way_and_many_do_not() -> None:
+    calls = Calls()
+    coalescer = Coalescer(calls, most=100, in_flight=2, worth=3)
+    callers = _submit(coalescer, [1], [2], [3])
+    await _settled()
+    assert calls.sent == [[1]]
+    callers += _submit(coalescer, [4, 5])
+    await _settled()
+    assert calls.sent == [[1], [2, 3, 4, 5]]
+    calls.go.set()
+    await asyncio.gather(*callers)
