@@ -90,7 +90,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         asked = _as_sent(scope)
-        answer = _Answer(send, with_body=scope["method"] != "HEAD")
+        answer = _Answer(send)
         try:
             app = await self._refusal(asked) or self._app
             await app(asked, _limited(receive), answer.send)
@@ -119,12 +119,11 @@ class Guard:
 
 
 class _Answer:
-    """The way back: safe headers on every answer, and no body where HEAD asks for none."""
+    """The way back: safe headers on every answer."""
 
-    def __init__(self, send: Send, *, with_body: bool) -> None:
+    def __init__(self, send: Send) -> None:
         self.started = False
         self._send = send
-        self._with_body = with_body
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -132,15 +131,13 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in SAFE.items():
                 headers.setdefault(name, value)
-        elif message["type"] == "http.response.body" and not self._with_body:
-            message = {**message, "body": b""}
         await self._send(message)
 
 
 def _as_sent(scope: Scope) -> Scope:
     """Return the scope with its path still encoded, so that an id may hold a slash, as %2F.
 
-    HEAD is answered as GET is, and loses its body on the way out.
+    HEAD is answered as GET is: the server, which knows what was asked, leaves the body out.
     """
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
     raw = scope.get("raw_path")

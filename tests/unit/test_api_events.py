@@ -43,12 +43,13 @@ async def test_an_event_sent_again_is_a_duplicate(api: Api) -> None:
 
 async def test_the_same_id_with_another_content_is_a_conflict(api: Api) -> None:
     await api.take(an_event_body())
-    report = await api.take(an_event_body(event_id="e2"), an_event_body(amount="99"))
+    report = await api.take(an_event_body(event_id="e2"), an_event_body(amount="99"), 5)
     assert report["accepted"] == 1
     assert [(r["index"], r["event_id"], r["code"]) for r in report["rejected"]] == [
-        (1, "e1", "conflict")
+        (1, "e1", "conflict"),
+        (2, None, "invalid_field"),
     ]
-    assert api.unsealed() == [an_event_body(amount="99")]
+    assert api.unsealed() == [an_event_body(amount="99"), 5]
     features = (await api.client.get("/v1/players/p1/features")).json()["features"]
     assert features["stake_amount_lifetime"] == "25.00"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import runpy
 
+import pytest
+
 from cluster.haproxy_front import mended
 from tests.support.processes import folder_of
 
@@ -30,8 +32,21 @@ def test_only_its_owner_may_use_the_admin_socket() -> None:
     assert "mode 666" not in mended(CONFIG)
 
 
-def test_headers_that_steer_serve_are_taken_from_no_client() -> None:
-    assert "http-request del-header x-request-timeout-seconds" in mended(CONFIG)
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-request-timeout-seconds",
+        "x-request-disconnect-disabled",
+        "serve_multiplexed_model_id",
+        "x-session-id",
+    ],
+)
+def test_headers_that_steer_serve_are_taken_from_no_client(header: str) -> None:
+    frontend = mended(CONFIG).partition("frontend http_frontend\n")[2].partition("\nbackend")[0]
+    dropped = f"http-request del-header {header}\n"
+    assert dropped in frontend
+    # before Serve's own rules look at the request
+    assert frontend.index(dropped) < frontend.index("use_backend")
 
 
 def test_mending_again_changes_nothing() -> None:
