@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -127,7 +128,7 @@ class FeatureShard:
 
 
 def _state(owner: ShardOwner) -> OwnerState:
-    return OwnerState(ready=True, epochs=dict(owner.epochs), players=owner.players)
+    return OwnerState(True, dict(owner.epochs), owner.players, os.getpid())
 
 
 def _columns(table: FeatureTable, names: Sequence[str], epochs: dict[int, int]) -> ColumnsPart:

@@ -64,13 +64,16 @@ class Supervisor:
         self._slots: dict[int, Slot] = {}
         self._watches: list[asyncio.Task[None]] = []
         self._starting = asyncio.Lock()
-        context = ray.get_runtime_context()
-        if context.was_current_actor_reconstructed:  # Ray restarted it, and nobody else calls start
-            context.current_actor.start.remote()
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            # Ray has restarted this process, and nobody else calls start again
+            self._again = asyncio.get_running_loop().create_task(self._start_again())
 
     @ray.method
     async def start(self) -> None:
         """Bring an owner into every slot (once), and watch them from then on."""
+        await self._fill_slots()
+
+    async def _fill_slots(self) -> None:
         async with self._starting:
             if self._watches:
                 return
@@ -78,6 +81,15 @@ class Supervisor:
             places = range(self._spec.shards.owners)
             await asyncio.gather(*[self._adopt_or_start(slot, former) for slot in places])
             self._watches = [asyncio.create_task(self._watch(slot)) for slot in places]
+
+    async def _start_again(self) -> None:
+        """Adopt the owners, however long the database is away."""
+        while not self._watches:
+            try:
+                await self._fill_slots()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the answer is another try
+                log.warning("supervisor_failed_to_start", error=_reason(error))
+                await asyncio.sleep(self._spec.shards.ping_s)
 
     @ray.method
     async def routes(self) -> Routes:

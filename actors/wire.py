@@ -33,6 +33,7 @@ class OwnerState:
     ready: bool
     epochs: dict[int, int]
     players: int
+    pid: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import structlog
 
 from crm.domain.appending import EventKey, Group, Verdict
 from crm.domain.brands import Brand
-from crm.domain.errors import CommitUnknown, CrmError, LogGap, ShardsWarming
+from crm.domain.errors import CommitUnknown, CrmError, DatabaseAway, LogGap, ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import EventColumns, FeatureTable, to_us
 from crm.domain.ports import Appended, EventLog, Files, SnapshotName
@@ -188,6 +188,10 @@ class ShardOwner:
         except CommitUnknown:
             log.warning("commit_unknown", owner=self.name)
             ours |= await self._settle()
+            appended = await self._append(groups)
+        except DatabaseAway:
+            # once more over a new connection: the old one may have been cut while it was idle, or
+            # by a successor, and then this is where the epoch refuses us
             appended = await self._append(groups)
         self._advance(list(zip(appended.seqs, appended.new, strict=True)))
         stale = {event.shard for group in groups for event in group} & self._former

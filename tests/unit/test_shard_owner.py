@@ -38,6 +38,8 @@ class WatchedLog(MemoryEventLog):
         fault = self.faults.pop(0) if self.faults else "none"
         if fault == "unforeseen":
             raise KeyError("a bug")
+        if fault == "cut":
+            raise DatabaseAway("cut")
         if fault in ("before", "after"):
             self.lose_commit = fault
         appended = await super().append(dict(epochs), groups)
@@ -204,6 +206,15 @@ async def test_a_database_that_is_away_fails_the_callers_and_later_appends_go_on
         with pytest.raises(DatabaseAway):
             await _append(owner, *_events(3))
         log.away = False
+        assert await _append(owner, *_events(3)) == [["accepted"]] * 3
+        assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}
+
+
+async def test_a_connection_that_was_cut_before_the_commit_costs_no_caller_anything(
+    log: WatchedLog, noon: Clock
+) -> None:
+    async with an_owner(log, noon) as owner:
+        log.faults = ["cut"]
         assert await _append(owner, *_events(3)) == [["accepted"]] * 3
         assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}
 

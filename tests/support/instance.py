@@ -1,0 +1,76 @@
+"""A whole system of a test's own, driven from outside by the `crm` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CRM = [sys.executable, "-m", "cluster.cli"]
+START_S = 240
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance of its own: folder, ports, environment."""
+
+    var_dir: Path
+
+    def crm(self, *arguments: str, timeout_s: float = START_S) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*CRM, *arguments], env=self.environment(), capture_output=True, text=True,
+            check=False, timeout=timeout_s,
+        )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """What the instance's processes get; what the test run needs of Ray does not reach it."""
+        rest = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        return rest | {
+            "CRM_VAR_DIR": str(self.var_dir),
+            "CRM_API__PORT": "0",
+            "CRM_RAY__DASHBOARD_PORT": "0",
+            "CRM_RAY__OBJECT_STORE_MB": "128",
+            "CRM_DEMO__ENABLED": "false",
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What the service wrote down: url, postgres, its process."""
+        state: dict[str, Any] = json.loads((self.var_dir / "run" / "state.json").read_text())
+        return state
+
+    def key(self) -> str:
+        """The bootstrap key."""
+        return (self.var_dir / "bootstrap-key").read_text().strip()
+
+    def pids(self, title: str) -> list[int]:
+        """The service's processes whose title begins so, such as ray::FeatureShard."""
+        found = []
+        for process in psutil.Process(self.state()["service"]["pid"]).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process.pid)
+        return sorted(found)
+
+
+@contextmanager
+def an_instance() -> Iterator[Instance]:
+    """A system that is up for the length of a block."""
+    # not pytest's own folder: under root, the database's user must pass through it
+    with tempfile.TemporaryDirectory(prefix="crm-own-", ignore_cleanup_errors=True) as folder:
+        instance = Instance(Path(folder) / "var")
+        try:
+            started = instance.crm("up")
+            assert started.returncode == 0, started.stderr
+            yield instance
+        finally:
+            instance.crm("down")
