@@ -9,7 +9,7 @@ import pytest
 from tests.support.instance import an_instance
 from tests.support.under_fire import Fire, import_under_fire, show
 
-FIRE = Fire(players=2_000, days=100, kills=10, seed=11, pause_s=(3.0, 8.0))
+FIRE = Fire(players=2_400, days=100, kills=10, seed=11, pause_s=(3.0, 8.0))
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ class Balance:
     attempted: int = 0
     errors: int = 0
     stale_refusals: int = 0
-    recoveries_s: list[float] = field(default_factory=list)
+    recoveries_s: list[tuple[str, float]] = field(default_factory=list)  # what was killed, how long
 
     @property
     def lost(self) -> int:
@@ -83,10 +83,10 @@ class Balance:
         return lines
 
     def __str__(self) -> str:
-        slowest = max(self.recoveries_s, default=0.0)
+        recovered = ", ".join(f"{what} {after_s:.1f} s" for what, after_s in self.recoveries_s)
         return (
             f"attempted {self.attempted:,} · acknowledged {len(self.acknowledged):,} · "
             f"lost {self.lost} · duplicated {self.duplicated} · "
             f"refused as stale {self.stale_refusals} · failed requests tried again {self.errors} · "
-            f"recovered {len(self.recoveries_s)} of as many kills, slowest {slowest:.1f} s"
+            f"recovered {len(self.recoveries_s)} times: {recovered}"
         )

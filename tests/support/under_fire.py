@@ -26,7 +26,7 @@ from tests.support.instance import CRM, Instance
 from tests.support.wait import wait_for_async
 
 MAPPING = Path(__file__).parents[2] / "configs" / "mappings" / "simulated.yaml"
-OWNER, REPLICA = "ray::FeatureShard", "ray::ServeReplica"
+TITLES = {"owner": "ray::FeatureShard", "replica": "ray::ServeReplica"}
 EVENTS_A_REQUEST = 50
 CLIENTS = 2
 LONG_S = 120
@@ -155,21 +155,21 @@ async def import_under_fire(instance: Instance, folder: Path, fire: Fire) -> Bal
 
 async def _fire(
     instance: Instance, ingest: Ingest, fire: Fire, rng: Random, importing: asyncio.Task[object]
-) -> list[float]:
+) -> list[tuple[str, float]]:
     """Kill owners and replicas in turn while the import runs; returns how long each was missed."""
-    recoveries = []
+    recoveries: list[tuple[str, float]] = []
     for number in range(fire.kills):
         await asyncio.sleep(rng.uniform(*fire.pause_s))
         if importing.done():
             break
-        title = (OWNER, REPLICA)[number % 2]
-        found = partial(asyncio.to_thread, instance.pids, title)
-        pids = await wait_for_async(found, f"there is a {title}", deadline_s=LONG_S)
+        what = list(TITLES)[number % 2]
+        found = partial(asyncio.to_thread, instance.pids, TITLES[what])
+        pids = await wait_for_async(found, f"there is an {what}", deadline_s=LONG_S)
         os.kill(rng.choice(pids), signal.SIGKILL)
         ingest.fired()
         began = asyncio.get_running_loop().time()
         await wait_for_async(ingest.recovered, "the system answers again", deadline_s=LONG_S)
-        recoveries.append(asyncio.get_running_loop().time() - began)
+        recoveries.append((what, asyncio.get_running_loop().time() - began))
     return recoveries
 
 
