@@ -119,7 +119,7 @@ class FeatureShard:
         await owner.lost_all.wait()
         log.warning("owner_leaves", owner=self._spec.name)
         await asyncio.sleep(1)  # callers in flight get their refusal
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]  # Ray has no types
 
     def _ready(self) -> ShardOwner:
         if self._owner is None:

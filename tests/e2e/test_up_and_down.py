@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # no stubs
 import httpx
 import psutil
 import pytest
@@ -233,7 +233,7 @@ def _listeners(instance: Instance) -> list[tuple[str, int, str]]:
             name = process.name()
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN:
-                    found.append((connection.laddr.ip, connection.laddr.port, name))  # noqa: PERF401
+                    found.append((connection.laddr.ip, connection.laddr.port, name))  # noqa: PERF401 - a generator would hide the name
         except psutil.NoSuchProcess:
             continue
     return found

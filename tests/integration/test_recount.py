@@ -73,7 +73,9 @@ def _differences(
     ]
 
 
-async def _append_in_batches(append: object, events: Sequence[LoggedEvent], rng: random.Random) -> None:
+async def _append_in_batches(
+    append: object, events: Sequence[LoggedEvent], rng: random.Random
+) -> None:
     assert callable(append)
     while events:
         size = rng.randint(1, len(events))

@@ -52,7 +52,7 @@ def _conditions_on(name: str) -> st.SearchStrategy[Tree]:
     )
 
 
-def _node(kind: str, feature: str) -> Any:  # noqa: ANN401
+def _node(kind: str, feature: str) -> Any:
     return lambda **rest: {"kind": kind, "feature": feature, **rest}
 
 

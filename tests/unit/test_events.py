@@ -156,7 +156,7 @@ def test_an_amount_is_kept_exactly_in_minor_units(brand: str, amount: str, minor
 @pytest.mark.parametrize(
     ("at", "code"),
     [
-        (datetime(2026, 6, 1, 12), "invalid_time"),  # noqa: DTZ001
+        (datetime(2026, 6, 1, 12), "invalid_time"),  # noqa: DTZ001 - that is the fault
         (NOW + timedelta(minutes=5, microseconds=1), "future_event"),
         (datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))), "future_event"),
         (datetime.max.replace(tzinfo=UTC), "future_event"),
