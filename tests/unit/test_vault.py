@@ -124,7 +124,7 @@ def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
 _barrier = Barrier(1)
 
 
-def _wait_at(barrier: Barrier) -> None:  # type: ignore[valid-type]
+def _wait_at(barrier: Barrier) -> None:  # type: ignore[valid-type]  # what spawn passes on
     global _barrier  # noqa: PLW0603  # how a pool's worker is given a barrier
     _barrier = barrier
 

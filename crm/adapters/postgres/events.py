@@ -89,7 +89,7 @@ class PostgresEventLog:
                     # rolled back; the driver's own text may hold values
                     reason = f"PostgreSQL refused the events ({type(error).__name__})"
                     raise CrmError(reason) from error
-            raise AssertionError  # pragma: no cover - the last try has raised
+            raise AssertionError("the last try has raised")
 
     async def _append(
         self,
