@@ -21,7 +21,7 @@ log = structlog.get_logger("cluster.demo")
 
 def demo_needed(settings: Settings) -> bool:
     """Tell whether the brand is wanted and has no event yet."""
-    from crm.adapters.postgres.presence import has_events
+    from crm.adapters.postgres.brands import has_events
 
     dsn = str(settings.postgres.direct_dsn)
     return settings.demo.enabled and not asyncio.run(has_events(dsn, BRAND))

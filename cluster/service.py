@@ -191,11 +191,13 @@ class Service:
         """Start the shard owners and the API; return when it says that it is ready."""
         from actors import supervisor
         from configs.brands import load_brands
+        from crm.adapters.postgres.brands import register
         from deployments import serving
         from deployments.api.deployment import ApiSpec
 
-        with _step("the brands cannot be read"):
+        with _step("the brands cannot be used"):
             brands = load_brands(settings.brands_dir)
+            asyncio.run(register(str(settings.postgres.direct_dsn), brands))
         dsn, lake = str(settings.postgres.dsn), str(settings.lake.uri)
         self._report.say("starting the feature shards")
         with _step("the feature shards do not start"):

@@ -112,3 +112,9 @@ class LogGap(CrmError):
     """The log of a shard lacks a sequence number: its features cannot be trusted."""
 
     code = "log_gap"
+
+
+class BrandChanged(CrmError):
+    """A brand that has events is configured otherwise than when they were taken in."""
+
+    code = "brand_changed"

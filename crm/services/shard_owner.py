@@ -343,7 +343,7 @@ class ShardOwner:
         parts = {brand: table.export(shard) for brand, table in self._tables.items()}
         now_us = max((table.now_us for table in self._tables.values()), default=0)
         snapshot = ShardSnapshot(
-            shard, seq, now_us, {b: p for b, p in parts.items() if p.player_ids}
+            shard, seq, now_us, {b: p for b, p in parts.items() if p.player_ids or p.ahead}
         )
         found = SnapshotName(shard, seq, f"snapshots/{shard:03d}/{epoch}-{seq}.snap")
         data = await asyncio.to_thread(self._write, found.name, snapshot)

@@ -31,6 +31,6 @@ class ShardSnapshot(msgspec.Struct, array_like=True):
             raise ValueError(message)
         try:
             return msgspec.msgpack.decode(zstandard.decompress(data[len(_MAGIC) :]), type=cls)
-        except zstandard.ZstdError as error:
+        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
             message = "a damaged snapshot"
             raise ValueError(message) from error

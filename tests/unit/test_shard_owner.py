@@ -423,3 +423,17 @@ async def test_a_flipped_bit_of_a_snapshot_never_changes_what_it_says(
         damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         with suppress(ValueError):  # else the bit meant nothing
             assert ShardSnapshot.decode(damaged) == ShardSnapshot.decode(data)
+
+
+async def test_a_snapshot_keeps_an_event_ahead_of_the_clock_whose_player_did_nothing_yet(
+    noon: Clock,
+) -> None:
+    log, files = MemoryEventLog(), MemoryFiles()
+    event = a_logged_event(occurred_at=NOON + timedelta(minutes=4))
+    async with an_owner(log, noon, files=files) as owner:
+        await owner.append([[event]])
+        await owner.snapshot(event.shard)
+        assert await features_of_all(owner) == {}
+    noon.move(minutes=5)
+    async with an_owner(log, noon, files=files) as successor:
+        assert (await features_of_all(successor))["p1"]["bet_count_lifetime"] == 1
