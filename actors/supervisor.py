@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 NAME = "supervisor"
 NAMESPACE = "crm"
-START_TIMEOUT_S = 120
+START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
 Handle = ActorProxy[FeatureShard]
 
 
@@ -152,7 +152,7 @@ class Supervisor:
             successions = before.successions + 1 if before else 0
             self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
             try:
-                state = await asyncio.wait_for(handle.start.remote(), START_TIMEOUT_S)
+                state = await self._started(handle)
             except Exception as error:  # noqa: BLE001 - whatever it was, the answer is another try
                 log.warning("owner_failed_to_start", owner=name, error=_reason(error))
                 with contextlib.suppress(Exception):
@@ -163,6 +163,16 @@ class Supervisor:
             self._slots[slot] = replace(self._slots[slot], state=state)
             log.info("owner_ready", owner=name, successions=successions)
             return
+
+    async def _started(self, handle: Handle) -> OwnerState:
+        """Wait as long as the owner answers pings: a replay may be long, a stopped process not."""
+        starting = asyncio.ensure_future(handle.start.remote())
+        try:
+            while not (await asyncio.wait({starting}, timeout=self._spec.shards.ping_s))[0]:
+                await asyncio.wait_for(handle.ping.remote(), START_SILENCE_S)
+            return starting.result()
+        finally:
+            starting.cancel()
 
     async def _watch(self, slot: int) -> None:
         """Ping the slot's owner; a death or several misses in a row start a successor."""

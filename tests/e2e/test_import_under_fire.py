@@ -16,7 +16,7 @@ async def test_killed_owners_and_replicas_lose_nothing_and_count_nothing_twice(
 ) -> None:
     with an_instance() as instance:
         balance = await import_under_fire(
-            instance, tmp_path, Fire(players=150, days=60, kills=2, pause_s=(0.5, 1.0))
+            instance, tmp_path, Fire(players=110, days=60, kills=2, pause_s=(0.5, 1.0))
         )
     show(balance)
     assert balance.faults() == []
