@@ -29,9 +29,8 @@ app = typer.Typer(
 
 
 @app.callback()
-def prepare() -> None:
+def about() -> None:
     """CRM Inteligente: start, stop and use the service."""
-    ray_runtime.prepare(Layout(load_settings().var_dir))
 
 
 @app.command()
@@ -67,6 +66,12 @@ def status(
 for _name in COMMANDS:
     if find_spec(f"cluster.commands.{_name}") is not None:
         import_module(f"cluster.commands.{_name}").register(app)
+
+
+def prepare() -> None:
+    """Set Ray's flags for this process, before a command imports it."""
+    with suppress(BadSettings):  # the command says what is wrong with them
+        ray_runtime.prepare(Layout(load_settings().var_dir))
 
 
 def run(arguments: list[str]) -> int:

@@ -9,8 +9,9 @@ import sys
 def main() -> None:
     """Run a command. A Ctrl-C while the imports still run ends the process without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from cluster.app import run
+    from cluster.app import prepare, run
 
+    prepare()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 

@@ -8,76 +8,28 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # no stubs
 import httpx
 import psutil
 import pytest
 
+from tests.support.instance import CRM, Instance, a_place, an_instance
 from tests.support.wait import wait_for
-
-CRM = [sys.executable, "-m", "cluster.cli"]
-START_S = 240
-
-
-@dataclass(frozen=True)
-class Instance:
-    """An instance of its own: folder, ports, environment."""
-
-    var_dir: Path
-
-    def crm(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*CRM, *arguments],
-            env=self.environment(**settings), capture_output=True, text=True, check=False,
-            timeout=START_S,
-        )  # fmt: skip
-
-    def environment(self, **settings: str) -> dict[str, str]:
-        own = {
-            "CRM_VAR_DIR": str(self.var_dir),
-            "CRM_API__PORT": "0",
-            "CRM_RAY__DASHBOARD_PORT": "0",
-            "CRM_RAY__OBJECT_STORE_MB": "128",
-            "CRM_DEMO__ENABLED": "false",
-        }
-        # what the test run itself needs of Ray must not reach the instance
-        rest = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return rest | own | settings
-
-    def status(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self.crm("status", "--json").stdout.splitlines()[-1])
-        return answer
-
-    def processes(self) -> list[psutil.Process]:
-        main = psutil.Process(self.status()["pid"])
-        return [main, *main.children(recursive=True)]
 
 
 @pytest.fixture
 def instance() -> Iterator[Instance]:
-    # not pytest's own folder: under root, the database's user must pass through it
-    with tempfile.TemporaryDirectory(prefix="crm-e2e-", ignore_cleanup_errors=True) as folder:
-        instance = Instance(Path(folder) / "var")
-        yield instance
-        instance.crm("down")
+    with a_place() as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Instance]:
-    with tempfile.TemporaryDirectory(prefix="crm-e2e-", ignore_cleanup_errors=True) as folder:
-        instance = Instance(Path(folder) / "var")
-        started = instance.crm("up")
-        assert started.returncode == 0, started.stderr
-        yield instance
-        instance.crm("down")
+    with an_instance() as started:
+        yield started
 
 
 @pytest.mark.slow

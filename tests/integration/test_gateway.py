@@ -83,16 +83,18 @@ class Sender:
 
     async def _send(self, number: int) -> None:
         event = _event(number)
-        while True:
+
+        async def acknowledged() -> bool:
             try:
                 ((verdict,),) = await self._gateway.append([[event]])
             except (ShardsWarming, DatabaseAway):
                 self.failures += 1
-                await asyncio.sleep(0.1)
-                continue
+                return False
             assert verdict in ("accepted", "duplicate")
-            self.acknowledged.add(event.event_id)
-            return
+            return True
+
+        await wait_for_async(acknowledged, "an event is taken", deadline_s=LONG_S, every_s=0.1)
+        self.acknowledged.add(event.event_id)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Sender]:

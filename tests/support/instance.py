@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 CRM = [sys.executable, "-m", "cluster.cli"]
-START_S = 240
+COMMAND_S = 240
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,24 @@ class Instance:
 
     var_dir: Path
 
-    def crm(self, *arguments: str, timeout_s: float = START_S) -> subprocess.CompletedProcess[str]:
+    def crm(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [*CRM, *arguments], env=self.environment(), capture_output=True, text=True,
-            check=False, timeout=timeout_s,
+            [*CRM, *arguments], env=self.environment(**settings), capture_output=True, text=True,
+            check=False, timeout=COMMAND_S,
         )  # fmt: skip
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, **settings: str) -> dict[str, str]:
         """What the instance's processes get; what the test run needs of Ray does not reach it."""
         rest = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return rest | {
+        own = {
             "CRM_VAR_DIR": str(self.var_dir),
             "CRM_API__PORT": "0",
             "CRM_RAY__DASHBOARD_PORT": "0",
             "CRM_RAY__OBJECT_STORE_MB": "128",
             "CRM_DEMO__ENABLED": "false",
         }
+        return rest | own | settings
 
     def state(self) -> dict[str, Any]:
         """What the service wrote down: url, postgres, its process."""
@@ -52,10 +53,20 @@ class Instance:
         """The bootstrap key."""
         return (self.var_dir / "bootstrap-key").read_text().strip()
 
+    def status(self) -> dict[str, Any]:
+        """What `crm status` says."""
+        answer: dict[str, Any] = json.loads(self.crm("status", "--json").stdout.splitlines()[-1])
+        return answer
+
+    def processes(self) -> list[psutil.Process]:
+        """The service, first, and all that it has started."""
+        main = psutil.Process(self.state()["service"]["pid"])
+        return [main, *main.children(recursive=True)]
+
     def pids(self, title: str) -> list[int]:
         """The service's processes whose title begins so, such as ray::FeatureShard."""
         found = []
-        for process in psutil.Process(self.state()["service"]["pid"]).children(recursive=True):
+        for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 if " ".join(process.cmdline()).startswith(title):
                     found.append(process.pid)
@@ -63,14 +74,21 @@ class Instance:
 
 
 @contextmanager
-def an_instance() -> Iterator[Instance]:
-    """A system that is up for the length of a block."""
+def a_place() -> Iterator[Instance]:
+    """A system that is not up yet; what is up at the end of the block is stopped."""
     # not pytest's own folder: under root, the database's user must pass through it
     with tempfile.TemporaryDirectory(prefix="crm-own-", ignore_cleanup_errors=True) as folder:
         instance = Instance(Path(folder) / "var")
         try:
-            started = instance.crm("up")
-            assert started.returncode == 0, started.stderr
             yield instance
         finally:
             instance.crm("down")
+
+
+@contextmanager
+def an_instance() -> Iterator[Instance]:
+    """A system that is up for the length of a block."""
+    with a_place() as instance:
+        started = instance.crm("up")
+        assert started.returncode == 0, started.stderr
+        yield instance

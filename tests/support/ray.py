@@ -11,6 +11,7 @@ from contextlib import contextmanager
 # read when Ray is imported, by us and by every worker; the reasons are in Ray's own documentation
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # always said: else it depends on what lies in the home folder
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every socket on loopback, as in production
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -51,7 +52,6 @@ def ray_session() -> Iterator[None]:
             log_to_driver=False,
             configure_logging=False,
             _temp_dir=home,
-            _node_ip_address="127.0.0.1",
         )
         yield
     finally:

@@ -30,18 +30,18 @@ TITLES = {"owner": "ray::FeatureShard", "replica": "ray::ServeReplica"}
 EVENTS_A_REQUEST = 50
 CLIENTS = 2
 LONG_S = 120
+MINUTES_S = 600  # what an import may take between two kills, on a busy machine
 MEASURES = [name for pair in COUNTED.values() for name in pair if name]
 
 
 @dataclass(frozen=True)
 class Fire:
-    """How large, how long and how hard."""
+    """How large, how long and how hard; the kills are spread over the rows of the import."""
 
     players: int
     days: int
     kills: int
     seed: int = 1
-    pause_s: tuple[float, float] = (1.0, 3.0)  # between a recovery and the next kill
 
 
 @dataclass
@@ -85,22 +85,25 @@ class Ingest:
 
     async def _send(self, body: object, events: int) -> None:
         self.attempted += events
-        while True:
+
+        async def acknowledged() -> bool:
             began = self._kills
             try:
                 answer = await self.client.post("/v1/events", json=body)
             except httpx.HTTPError:
                 self.errors += 1
-            else:
-                if answer.status_code == httpx.codes.OK:
-                    told = answer.json()
-                    assert told["rejected"] == []
-                    assert told["accepted"] + told["duplicates"] == events
-                    self.rounds += began == self._kills
-                    return
-                assert answer.status_code >= 500, answer.text
+                return False
+            if answer.status_code >= 500:
                 self.errors += 1
-            await asyncio.sleep(0.2)
+                return False
+            assert answer.status_code == httpx.codes.OK, answer.text
+            told = answer.json()
+            assert told["rejected"] == []
+            assert told["accepted"] + told["duplicates"] == events
+            self.rounds += began == self._kills
+            return True
+
+        await wait_for_async(acknowledged, "a batch is taken", deadline_s=LONG_S, every_s=0.2)
 
 
 def _as_json(event: Sent, at: str) -> dict[str, str]:
@@ -126,7 +129,7 @@ async def import_under_fire(instance: Instance, folder: Path, fire: Fire) -> Bal
         stop = asyncio.Event()
         clients = [asyncio.create_task(ingest.run(stop)) for _ in range(CLIENTS)]
         importing = asyncio.create_task(_import(instance, file))
-        recoveries = await _fire(instance, ingest, fire, rng, importing)
+        recoveries = await _fire(instance, ingest, _moments(fire, rng, len(from_file)), rng)
         report = await importing
         stop.set()
         await asyncio.wait_for(asyncio.gather(*clients), LONG_S)
@@ -153,24 +156,37 @@ async def import_under_fire(instance: Instance, folder: Path, fire: Fire) -> Bal
             await connection.close()
 
 
+def _moments(fire: Fire, rng: Random, rows: int) -> list[int]:
+    """How many events are stored when each kill comes: all while the import runs."""
+    share = rows // (fire.kills + 1)
+    return [number * share + rng.randrange(share) for number in range(fire.kills)]
+
+
 async def _fire(
-    instance: Instance, ingest: Ingest, fire: Fire, rng: Random, importing: asyncio.Task[object]
+    instance: Instance, ingest: Ingest, moments: Sequence[int], rng: Random
 ) -> list[tuple[str, float]]:
-    """Kill owners and replicas in turn while the import runs; returns how long each was missed."""
+    """Kill owners and replicas in turn; returns how long each was missed."""
     recoveries: list[tuple[str, float]] = []
-    for number in range(fire.kills):
-        await asyncio.sleep(rng.uniform(*fire.pause_s))
-        if importing.done():
-            break
-        what = list(TITLES)[number % 2]
-        found = partial(asyncio.to_thread, instance.pids, TITLES[what])
-        pids = await wait_for_async(found, f"there is an {what}", deadline_s=LONG_S)
-        os.kill(rng.choice(pids), signal.SIGKILL)
-        ingest.fired()
-        began = asyncio.get_running_loop().time()
-        await wait_for_async(ingest.recovered, "the system answers again", deadline_s=LONG_S)
-        recoveries.append((what, asyncio.get_running_loop().time() - began))
+    connection = await asyncpg.connect(instance.state()["postgres"])
+    try:
+        for number, moment in enumerate(moments):
+            reached = partial(_has_stored, connection, moment)
+            await wait_for_async(reached, f"{moment} events are stored", deadline_s=MINUTES_S)
+            what = list(TITLES)[number % 2]
+            found = partial(asyncio.to_thread, instance.pids, TITLES[what])
+            pids = await wait_for_async(found, f"there is an {what}", deadline_s=LONG_S)
+            os.kill(rng.choice(pids), signal.SIGKILL)
+            ingest.fired()
+            began = asyncio.get_running_loop().time()
+            await wait_for_async(ingest.recovered, "the system answers again", deadline_s=LONG_S)
+            recoveries.append((what, asyncio.get_running_loop().time() - began))
+    finally:
+        await connection.close()
     return recoveries
+
+
+async def _has_stored(connection: asyncpg.Connection[asyncpg.Record], events: int) -> bool:
+    return bool(await connection.fetchval("SELECT sum(seq) > $1 FROM virtual_shards", events))
 
 
 async def _import(instance: Instance, file: Path) -> dict[str, int]:
