@@ -59,6 +59,9 @@ def configure_worker() -> None:
     folder = os.environ.get("CRM_LOG_DIR")
     if folder is not None:
         configure(Path(folder))
+        ray = logging.getLogger("ray")
+        ray.handlers.clear()  # to the same file, as JSON
+        ray.propagate = True
 
 
 def rotate(folder: Path) -> None:

@@ -8,6 +8,8 @@ import secrets
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +35,6 @@ FLAGS = {
     "RAY_GRAFANA_HOST": "DISABLED",
     "RAY_PROMETHEUS_HOST": "DISABLED",
     "RAY_BACKEND_LOG_JSON": "1",
-    "RAY_LOGGING_CONFIG_ENCODING": "JSON",
     "RAY_DEDUP_LOGS": "0",
     # A worker for each logical CPU at the start would only compete with what is started.
     "RAY_prestart_worker_first_driver": "0",
@@ -111,7 +112,6 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
 
 def prepare(layout: Layout) -> None:
     """Set Ray's flags for a process that will connect; call it before anything imports Ray."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray's C++ part says to a person
     _set_environment(layout, None)
 
 
@@ -119,7 +119,23 @@ def connect(address: str) -> None:
     """Connect this process to the running cluster at `address`; raises ServiceError."""
     for name in ("ray", "ray.data", "ray.tune"):  # a command's output is its own
         logging.getLogger(name).setLevel(logging.ERROR)
-    _join(address)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process's C++ part
+    with _no_stderr():
+        _join(address)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what is written to stderr: Ray's C++ part states its log level there, whatever it is."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def stop() -> None:
@@ -159,6 +175,7 @@ def _set_environment(layout: Layout, chosen: RayPorts | None) -> None:
         return
     files = layout.short / "haproxy"
     os.environ |= {
+        "RAY_LOGGING_CONFIG_ENCODING": "JSON",  # not for commands: Ray would log to their stderr
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_front(layout)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "a"),  # Ray adds a node id of 56 characters

@@ -164,7 +164,7 @@ def _dataset(planned: Plan, stores: Stores) -> Dataset:
 
     from pipelines.chunk_source import ChunkSource
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our report says it all
     dataset: Dataset = ray.data.read_datasource(ChunkSource(planned), num_cpus=0.5)
     dataset.context.target_max_block_size = BLOCK_BYTES
     dataset.context.enable_progress_bars = False

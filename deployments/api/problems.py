@@ -129,15 +129,22 @@ def _gone() -> Response:
     return problem("invalid_json", "the body ends too soon")
 
 
-async def _validation(_request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     """Say what is wrong and where, without what was sent."""
     if not isinstance(error, RequestValidationError):
         raise error
     found = error.errors()
     if any(fault["type"] == "json_invalid" for fault in found):
         return problem("invalid_json", "the body is not valid JSON")
+    if found[0]["loc"] == ("body",) and not _says_json(request):  # taken for text, not for JSON
+        return problem("invalid_json", "send the body with Content-Type: application/json")
     faults = [Fault(_place(fault["loc"]), fault["msg"]) for fault in found]
     return problem("invalid_field", f"{faults[0].where}: {faults[0].message}", errors=faults)
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _place(path: Sequence[str | int]) -> str:

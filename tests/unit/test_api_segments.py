@@ -112,3 +112,10 @@ async def test_what_is_sent_is_not_repeated_where_it_looks_personal(api: Api, se
         answer = await api.client.post(PATH, json=body)
         assert answer.status_code in {404, 422}, body
         assert secret not in answer.text, body
+
+
+async def test_a_body_that_does_not_say_it_is_json_is_told_what_to_send(api: Api) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    body = b'{"rule": "exists first_bet_at"}'
+    told = problem_of(await api.client.post(PATH, content=body, headers=form), 400, "invalid_json")
+    assert "Content-Type: application/json" in told["message"]
