@@ -72,7 +72,7 @@ class Demo:
         ) as process:  # fmt: skip
             self._process = process
             for line in process.stdout or ():
-                if line.strip():
+                if line.strip() and not self._stopping.is_set():  # Ray comments on its end
                     self._say(f"demonstration brand: {line.strip()}")
         log.info("demo_command_ended", command=arguments[0], code=process.returncode)
         return process.returncode == 0
