@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import datetime
 
 import asyncpg
 from hypothesis import Phase, given, settings
@@ -14,25 +13,13 @@ from hypothesis import strategies as st
 
 from crm.adapters.memory import MemoryFiles
 from crm.adapters.postgres.events import PostgresEventLog
-from crm.adapters.postgres.queries import load
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import from_us
 from tests.support.clock import Clock
 from tests.support.histories import ENDS, brands, histories
 from tests.support.owners import an_owner, features_of_all
-
-
-async def _recount(dsn: str, brand: Brand, as_of: datetime) -> dict[str, dict[str, int]]:
-    connection = await asyncpg.connect(dsn)
-    hour = as_of.replace(minute=0, second=0, microsecond=0) - timedelta(hours=23)
-    day = as_of.astimezone(ZoneInfo(brand.time_zone)).date()
-    rows = await connection.fetch(load("recount")["recount"], brand.id, as_of, day, hour)
-    await connection.close()
-    found: dict[str, dict[str, int]] = {}
-    for row in rows:
-        found.setdefault(row["player_id"], {})[row["feature"]] = row["value"]
-    return found
+from tests.support.recount import differences, recount
 
 
 async def _run(dsn: str, brand: Brand, end: datetime, events: list[LoggedEvent], seed: int) -> None:
@@ -57,20 +44,7 @@ async def _run(dsn: str, brand: Brand, end: datetime, events: list[LoggedEvent],
             found = await features_of_all(owner, brand.id)
             as_of = from_us((await owner.table(brand.id)).now_us)
         await log.close()
-    assert _differences(found, await _recount(dsn, brand, as_of)) == []
-
-
-def _differences(
-    found: dict[str, dict[str, int]], expected: dict[str, dict[str, int]]
-) -> list[tuple[str, str, int | None, int | None]]:
-    """Every (player, feature, ours, theirs) that is not the same; players must be the same too."""
-    assert found.keys() == expected.keys()
-    return [
-        (player, name, found[player].get(name), expected[player].get(name))
-        for player in found
-        for name in found[player].keys() | expected[player].keys()
-        if found[player].get(name) != expected[player].get(name)
-    ]
+    assert differences(found, await recount(dsn, brand, as_of)) == []
 
 
 async def _append_in_batches(
