@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -67,6 +68,8 @@ class FeatureShard:
             asyncio.create_task(owner.snapshot_forever(spec.snapshot_age_s)),
             asyncio.create_task(self._leave_when_lost(owner)),
         ]
+        for task in self._tasks:
+            task.add_done_callback(partial(_give_up_if_it_failed, owner))
         return _state(owner)
 
     @ray.method
@@ -114,6 +117,7 @@ class FeatureShard:
             for task in self._tasks:
                 task.cancel()
             await self._owner.stop()
+            self._owner = None
 
     async def _leave_when_lost(self, owner: ShardOwner) -> None:
         await owner.lost_all.wait()
@@ -125,6 +129,13 @@ class FeatureShard:
         if self._owner is None:
             raise ShardsWarming("the shard's features are being loaded; try again")
         return self._owner
+
+
+def _give_up_if_it_failed(owner: ShardOwner, task: asyncio.Task[None]) -> None:
+    """Let a successor take over from an owner whose writer, beat or snapshots have ended."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("owner_task_failed", owner=owner.name, error=type(error).__name__)
+        owner.give_up()
 
 
 def _state(owner: ShardOwner) -> OwnerState:

@@ -22,7 +22,7 @@ from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.feature_table import from_us, to_us
-from crm.domain.ports import Columns, Count, PlayerFeatures
+from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures
 from crm.domain.shards import SHARDS, shard_of
 from crm.services.coalescing import Coalescer
 
@@ -58,11 +58,17 @@ def connect(settings: HasPostgres, brands: Mapping[str, Brand]) -> ShardGateway:
 class ShardGateway:
     """Routes calls to owners, waits for successors, and believes only current epochs."""
 
-    def __init__(self, brands: Mapping[str, Brand], log: PostgresEventLog) -> None:
+    def __init__(
+        self,
+        brands: Mapping[str, Brand],
+        log: EventLog,
+        ask_routes: Callable[[], Awaitable[Routes]] | None = None,
+    ) -> None:
         self._brands = brands
         self._log = log
+        self._ask_routes = ask_routes or _ask_supervisor
         self._routes: Routes | None = None
-        self._refreshing: asyncio.Task[Routes] | None = None
+        self._refreshing: asyncio.Future[Routes] | None = None
         self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
 
     # --- writing --------------------------------------------------------------------------------
@@ -222,7 +228,7 @@ class ShardGateway:
     async def _refresh(self) -> Routes:
         """Ask the supervisor who owns what; concurrent callers share one question."""
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(_ask_for_routes())
+            self._refreshing = asyncio.ensure_future(self._ask_routes())
         try:
             # shielded: a caller that gives up must not take the others' answer away
             routes = await asyncio.shield(self._refreshing)
@@ -235,7 +241,7 @@ class ShardGateway:
         return self._routes
 
 
-async def _ask_for_routes() -> Routes:
+async def _ask_supervisor() -> Routes:
     supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
     return await asyncio.wait_for(supervisor.routes.remote(), WAIT_S)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import ray
 import structlog
 from ray.actor import ActorProxy
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, RayActorError
 
 from actors.feature_shard import FeatureShard, FeatureShardActor, OwnerSpec
 from actors.settings import ShardSettings
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 NAME = "supervisor"
 NAMESPACE = "crm"
 START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
+FORMER_S = 120.0  # after so long a former owner that has not left by itself is ended
 Handle = ActorProxy[FeatureShard]
 
 
@@ -100,13 +101,14 @@ class Supervisor:
 
     @ray.method
     async def stop(self) -> None:
-        """Stop watching and let every owner take its last snapshots."""
+        """Stop watching, let every owner take its last snapshots, and end it."""
         for watch in self._watches:
             watch.cancel()
-        stopping = [slot.handle.stop.remote() for slot in self._slots.values()]
-        for stopped in stopping:
+        stopping = {slot.name: slot.handle.stop.remote() for slot in self._slots.values()}
+        for name, stopped in stopping.items():
             with contextlib.suppress(RayActorError, TimeoutError):
                 await asyncio.wait_for(stopped, 3)
+            _kill(name)
 
     async def _former_owners(self) -> set[str]:
         """Return the names that PostgreSQL holds for owners: some may be alive."""
@@ -145,23 +147,24 @@ class Supervisor:
                 lake_uri=self._spec.lake_uri,
                 snapshot_age_s=self._spec.shards.snapshot_age_s,
             )
-            handle = FeatureShardActor.options(
-                name=name, namespace=NAMESPACE, lifetime="detached"
-            ).remote(spec)
             before = self._slots.get(slot)
             successions = before.successions + 1 if before else 0
-            self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
             try:
+                handle = FeatureShardActor.options(
+                    name=name, namespace=NAMESPACE, lifetime="detached"
+                ).remote(spec)
+                self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
                 state = await self._started(handle)
             except Exception as error:  # noqa: BLE001 - whatever it was, the answer is another try
                 log.warning("owner_failed_to_start", owner=name, error=_reason(error))
-                with contextlib.suppress(Exception):
-                    ray.kill(handle)  # type: ignore[arg-type]  # a proxy is a handle
+                _kill(name)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 10)
                 continue
             self._slots[slot] = replace(self._slots[slot], state=state)
             log.info("owner_ready", owner=name, successions=successions)
+            if before:
+                asyncio.get_running_loop().call_later(FORMER_S, _kill, before.name)
             return
 
     async def _started(self, handle: Handle) -> OwnerState:
@@ -187,7 +190,7 @@ class Supervisor:
                 misses = 0 if state.epochs else settings.misses
             except TimeoutError:
                 misses += 1
-            except RayActorError:
+            except ActorDiedError:
                 misses = settings.misses
             except Exception as error:  # noqa: BLE001 - whatever it was, the watch goes on
                 log.warning("ping_failed", owner=owner.name, error=_reason(error))
@@ -196,6 +199,12 @@ class Supervisor:
                 log.warning("owner_lost", owner=owner.name)
                 await self._start_owner(slot)
                 misses = 0
+
+
+def _kill(name: str) -> None:
+    """End an actor of ours, if it is there."""
+    with contextlib.suppress(ValueError, RayActorError):
+        ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
 
 
 def _reason(error: Exception) -> str:
@@ -215,8 +224,9 @@ def start(spec: SupervisorSpec) -> None:
 
 
 def stop() -> None:
-    """Let the owners take their last snapshots, so that the next start is quick."""
+    """End the owners after their last snapshots, so that the next start is quick and all new."""
     with contextlib.suppress(ValueError, RayActorError):
         supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
         with contextlib.suppress(ray.exceptions.GetTimeoutError):
             ray.get(supervisor.stop.remote(), timeout=5)
+        _kill(NAME)

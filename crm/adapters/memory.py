@@ -10,6 +10,8 @@ from crm.domain.events import LoggedEvent
 from crm.domain.ports import Appended, Claim, SnapshotName
 from crm.domain.shards import SHARDS
 
+KEPT_SNAPSHOTS = 2  # of a shard: the newest may be damaged
+
 
 class MemoryEventLog:
     """The log's laws without a database; `away` and `lose_commit` are its faults."""
@@ -63,6 +65,11 @@ class MemoryEventLog:
             if events := self.events[shard][seq:]:
                 yield list(enumerate(events, seq + 1))
 
+    async def heads(self, shards: Sequence[int]) -> dict[int, int]:
+        """Return the last seq of each of `shards`."""
+        self._must_answer()
+        return {shard: len(self.events[shard]) for shard in shards}
+
     async def epochs(self) -> dict[int, int]:
         """Return the current epoch of every shard."""
         self._must_answer()
@@ -86,7 +93,9 @@ class MemoryEventLog:
         self._must_answer()
         if self._epochs[snapshot.shard] == epoch:
             self._snapshots.append((snapshot, epoch))
-        return []
+        replaced = (await self.snapshots([snapshot.shard]))[KEPT_SNAPSHOTS:]
+        self._snapshots = [item for item in self._snapshots if item[0] not in replaced]
+        return [item.name for item in replaced]
 
     async def close(self) -> None:
         """Nothing to let go of."""

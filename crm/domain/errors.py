@@ -69,7 +69,7 @@ class ShardsWarming(CrmError):
 
 
 class DatabaseAway(CrmError):
-    """PostgreSQL does not answer; nothing was done."""
+    """PostgreSQL does not answer; what was asked may be asked again."""
 
     code = "database_unavailable"
 

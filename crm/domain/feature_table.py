@@ -389,9 +389,9 @@ class FeatureTable:
         """Return a table of all players but those of `shards`."""
         rest = FeatureTable(self._zone, self.now_us)
         rest._day = self._day  # its own kind
-        for shard in np.unique(self.shards()):
-            if shard not in set(shards):
-                rest.load(int(shard), self.export(int(shard)))
+        held = {*np.unique(self.shards()).tolist(), *(event.shard for event in self._ahead)}
+        for shard in sorted(held.difference(shards)):
+            rest.load(shard, self.export(shard))
         return rest
 
 

@@ -106,6 +106,9 @@ class EventLog(Protocol):
     def read_after(self, after: Mapping[int, int]) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
         """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
 
+    async def heads(self, shards: Sequence[int]) -> dict[int, int]:
+        """Return the last seq of each of `shards`, once no write to them is under way any more."""
+
     async def epochs(self) -> dict[int, int]:
         """Return the current epoch of every shard."""
 

@@ -6,7 +6,8 @@ Plain asyncio, no Ray: actors/feature_shard.py is its shell. Features change onl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +15,14 @@ import structlog
 
 from crm.domain.appending import EventKey, Group, Verdict
 from crm.domain.brands import Brand
-from crm.domain.errors import CommitUnknown, CrmError, DatabaseAway, LogGap, ShardsWarming
+from crm.domain.errors import (
+    BrandNotFound,
+    CommitUnknown,
+    CrmError,
+    DatabaseAway,
+    LogGap,
+    ShardsWarming,
+)
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import EventColumns, FeatureTable, to_us
 from crm.domain.ports import Appended, EventLog, Files, SnapshotName
@@ -24,8 +32,9 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH = 4_000  # events a transaction: larger ones only add latency
 MAX_WAITING = 100_000  # events in the queue: beyond, callers are asked to wait
-GAP_S = 2.0  # a pause of the process after which it asks whether it is still the owner
-VERIFY_S = 5.0  # it asks this often anyway: an owner that nobody calls any more must notice
+# An owner believes itself for so long after it asked PostgreSQL, and a successor waits as long
+# before it serves: what it has acknowledged is in every answer.
+LEASE_S = 1.0
 MAX_LEAD = timedelta(seconds=2)
 
 
@@ -55,12 +64,14 @@ class ShardOwner:
         brands: Mapping[str, Brand],
         stores: Stores,
         now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = name
         self._shards = list(shards)
         self._brands = brands
         self._stores = stores
         self._now = now
+        self._sleep = sleep
         self.epochs: dict[int, int] = {}
         self.heads: dict[int, int] = {}
         self._tables: dict[str, FeatureTable] = {}
@@ -71,7 +82,7 @@ class ShardOwner:
         self.lost_all = asyncio.Event()
         self._ready = False
         self._doubtful = False  # a commit's outcome is unknown
-        self._beat = self._verified = asyncio.get_running_loop().time()
+        self._verified = _loop_time()
         self._former: set[int] = set()
 
     # --- becoming the owner ---------------------------------------------------------------------
@@ -79,6 +90,7 @@ class ShardOwner:
     async def start(self) -> None:
         """Claim the shards, load their newest snapshots and replay the log above them."""
         claims = await self._stores.log.claim(self._shards, self.name)
+        claimed = _loop_time()
         self.epochs = {shard: claim.epoch for shard, claim in claims.items()}
         self.heads = dict.fromkeys(self._shards, 0)
         await self._load_snapshots()
@@ -87,6 +99,8 @@ class ShardOwner:
         if behind:
             message = f"the log of shards {behind} lacks events that were acknowledged"
             raise LogGap(message)
+        if any(claim.epoch > 1 for claim in claims.values()):  # a former owner may still answer
+            await self._sleep(max(0.0, claimed + LEASE_S - _loop_time()))
         self._ready = True
         log.info("shards_ready", owner=self.name, shards=len(self._shards), replayed=replayed)
 
@@ -136,6 +150,8 @@ class ShardOwner:
         self._must_be_ready()
         if self._queued > MAX_WAITING:
             raise ShardsWarming("the shard's queue is full; try again")
+        if unknown := {group[0].brand for group in groups} - self._brands.keys():
+            raise BrandNotFound(f"the running service has no brand {min(unknown)!r}; restart it")
         waiting = _Waiting(
             groups, sum(map(len, groups)), asyncio.get_running_loop().create_future()
         )
@@ -151,14 +167,14 @@ class ShardOwner:
             batch = self._next_batch()
             try:
                 verdicts = await self._commit([group for item in batch for group in item.groups])
-            except CrmError as error:
-                _fail(batch, error)
-                await asyncio.sleep(0.05)  # a database that is away is not asked without pause
-                continue
-            except Exception:
+            except Exception as error:
+                if isinstance(error, CrmError) and not isinstance(error, LogGap):
+                    _fail(batch, error)
+                    await asyncio.sleep(0.05)  # a database that is away is not asked without pause
+                    continue
                 # nobody foresaw it, so nobody knows what was applied: a successor starts afresh
                 log.exception("writer_failed", owner=self.name)
-                self._drop(list(self.epochs))
+                self.give_up()
                 _fail(batch, ShardsWarming("the shard's owner is being replaced; try again"))
                 continue
             start = 0
@@ -198,34 +214,44 @@ class ShardOwner:
         if appended.lost:
             self._drop(appended.lost)
         if stale:  # of a shard that was known to be lost: the log saw no epoch to refuse
-            await self._stores.side.count_stale_refusals(stale)
+            with suppress(DatabaseAway):  # the others' events are committed all the same
+                await self._stores.side.count_stale_refusals(stale)
         return [_as_first_told(*told, ours) for told in zip(groups, appended.verdicts, strict=True)]
 
     async def _append(self, groups: list[Group]) -> Appended:
         try:
-            return await self._stores.log.append(self.epochs, groups)
+            return await self._stores.log.append(dict(self.epochs), groups)
         except CommitUnknown:
             self._doubtful = True
             raise
 
     async def _settle(self) -> set[EventKey]:
-        """Read the log above the heads after an unknown commit; returns the ids found."""
+        """Read the log above the heads after an unknown commit; returns the ids found.
+
+        The commit may still be under way in PostgreSQL: `heads` waits for its end.
+        """
         if not self._doubtful:
             return set()
+        reached = await self._stores.log.heads(list(self.epochs))
         await self._verify()
         # all of it before any of it: chunks come in no order, and the heads pass only what is whole
         found = [item async for chunk in self._stores.log.read_after(self.heads) for item in chunk]
+        found.sort(key=lambda item: item[0])
         self._advance(found)
+        if any(self.heads[shard] < reached[shard] for shard in self.epochs):
+            raise LogGap("the log lacks events that a commit has numbered")
         self._doubtful = False
         log.info("commit_settled", owner=self.name, committed=len(found))
         return {(event.brand, event.event_id) for _, event in found}
 
     def _advance(self, committed: Sequence[tuple[int, LoggedEvent]]) -> None:
-        """Apply what is committed, but for shards that were lost while it was on its way."""
+        """Apply what is committed, each shard's in order, but for shards lost meanwhile."""
         ours = [(seq, event) for seq, event in committed if event.shard in self.epochs]
-        self._apply([event for _, event in ours])
         for seq, event in ours:
-            self.heads[event.shard] = max(self.heads[event.shard], seq)
+            if seq != self.heads[event.shard] + 1:
+                raise LogGap(f"shard {event.shard} goes from {self.heads[event.shard]} to {seq}")
+            self.heads[event.shard] = seq
+        self._apply([event for _, event in ours])
 
     def _apply(self, events: Sequence[LoggedEvent]) -> None:
         now_us = to_us(self._now())
@@ -265,20 +291,26 @@ class ShardOwner:
         return shard in self.epochs
 
     async def _trust(self) -> None:
-        """A process that was stopped for a while asks whether it is still the owner."""
-        loop_time = asyncio.get_running_loop().time()
-        if loop_time - self._beat > GAP_S:
+        """Make sure that nobody else may be the owner by now; a process may have been stopped."""
+        if self._lease_is_over():
             await self._verify()
-            self._beat = asyncio.get_running_loop().time()
-        if not self.epochs:
-            raise ShardsWarming("these shards have another owner")
+        if self._lease_is_over() or not self.epochs:
+            raise ShardsWarming("these shards may have another owner; try again")
+
+    def _lease_is_over(self) -> bool:
+        return _loop_time() - self._verified > LEASE_S
 
     async def _verify(self) -> None:
+        asked = _loop_time()
         current = await self._stores.side.epochs()
-        self._verified = asyncio.get_running_loop().time()
+        self._verified = asked
         lost = [shard for shard, epoch in self.epochs.items() if current[shard] != epoch]
         if lost:
             self._drop(lost)
+
+    def give_up(self) -> None:
+        """Let go of every shard: a successor starts afresh."""
+        self._drop(list(self.epochs))
 
     def _drop(self, lost: Sequence[int]) -> None:
         """Forget shards that have another owner."""
@@ -287,29 +319,23 @@ class ShardOwner:
         for shard in lost:
             self.epochs.pop(shard, None)
             self.heads.pop(shard, None)
+        if not self.epochs:
+            self._tables.clear()
+            self.lost_all.set()
         for brand, table in self._tables.items():
             self._tables[brand] = table.without(lost)
-        if not self.epochs:
-            self.lost_all.set()
 
     async def beat_forever(self) -> None:
-        """Notice gaps in the own clock and a lost shard, let windows move on."""
+        """Renew the lease, let windows move on, notice that a shard is lost."""
         while self.epochs or not self._ready:
-            await self._trust_quietly()
+            try:
+                await self._verify()
+            except CrmError as error:
+                log.warning("ownership_unverified", owner=self.name, error=error.code)
             now_us = to_us(self._now())
             for table in self._tables.values():
                 table.advance(now_us)
-            await asyncio.sleep(0.25)
-
-    async def _trust_quietly(self) -> None:
-        try:
-            await self._trust()
-            if asyncio.get_running_loop().time() - self._verified > VERIFY_S:
-                await self._verify()
-        except CrmError as error:
-            log.warning("ownership_unverified", owner=self.name, error=error.code)
-            return
-        self._beat = asyncio.get_running_loop().time()
+            await asyncio.sleep(LEASE_S / 4)
 
     def _must_be_ready(self) -> None:
         if not self._ready:
@@ -332,7 +358,7 @@ class ShardOwner:
                 if self._ready and self.heads.get(shard, 0) > self._snapshot_seqs.get(shard, 0):
                     try:
                         await self.snapshot(shard)
-                    except (CrmError, OSError) as error:
+                    except Exception as error:  # noqa: BLE001 - the next may succeed; the log is whole
                         log.warning("snapshot_failed", shard=shard, error=type(error).__name__)
 
     async def snapshot(self, shard: int) -> None:
@@ -363,6 +389,10 @@ class ShardOwner:
                 await self.snapshot(shard)
         await self._stores.log.close()
         await self._stores.side.close()
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _fail(batch: Sequence[_Waiting], error: CrmError) -> None:

@@ -223,6 +223,18 @@ async def test_a_stopped_owner_that_wakes_up_writes_nothing_and_is_not_believed(
         await asyncio.to_thread(process.wait, LONG_S)  # it leaves by itself
 
 
+async def test_after_a_stop_a_new_start_serves_what_was_stored(shards: str, tmp_path: Path) -> None:
+    async with a_gateway(shards) as gateway:
+        await gateway.append([[_event(n)] for n in range(80)])
+    await asyncio.to_thread(supervisor.stop)
+    assert _owner_names() == []
+    spec = SupervisorSpec(BRANDS, shards, str(tmp_path), OWNERS)
+    await asyncio.to_thread(supervisor.start, spec)
+    async with a_gateway(shards) as gateway:
+        assert await gateway.append([[_event(n)] for n in (7, 80)]) == [["duplicate"], ["accepted"]]
+        assert await _faults(gateway, shards, {f"e{n}" for n in range(81)}) == []
+
+
 async def test_owners_go_on_without_the_supervisor_and_a_new_one_adopts_them(shards: str) -> None:
     async with a_gateway(shards) as gateway, Sender(gateway).running() as sender:
         before = await _owner(gateway)

@@ -22,6 +22,7 @@ from tests.support.clock import Clock
 from tests.support.owners import an_owner, features_of_all
 from tests.support.proxy import Fault, a_proxy
 from tests.support.recount import differences, recount
+from tests.support.wait import wait_for_async
 
 BRAND = a_brand()
 LONG_S = 60
@@ -67,6 +68,27 @@ async def test_a_commit_that_is_cut_off_is_settled_without_a_restart(
         assert await _differences(owner, dsn) == []
         found = await features_of_all(owner)
         assert sum(values["bet_count_lifetime"] for values in found.values()) == 20
+
+
+async def test_a_commit_that_arrives_after_its_connection_was_lost_is_waited_for(dsn: str) -> None:
+    watching = await asyncpg.connect(dsn)
+
+    async def somebody_waits() -> bool:
+        return bool(await watching.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ))  # fmt: skip
+
+    async with a_proxy(dsn) as proxy, _an_owner(proxy.dsn, dsn) as owner:
+        await _append(owner, _events(5))
+        proxy.faults = ["late"]
+        appending = asyncio.create_task(_append(owner, _events(10, start=5)))
+        await wait_for_async(somebody_waits, "the owner waits for its own commit")
+        proxy.release.set()
+        assert await appending == ["accepted"] * 10
+        assert await _append(owner, _events(5, start=15)) == ["accepted"] * 5
+        assert await _differences(owner, dsn) == []
+    await watching.close()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -14,6 +14,7 @@ from crm.domain.feature_table import EventColumns, FeatureTable, to_us
 from crm.domain.features import FEATURES
 from crm.domain.shards import SHARDS
 from tests.support.brute_force import features_of
+from tests.support.builders import a_brand, a_logged_event
 from tests.support.histories import ENDS, brands, histories
 
 
@@ -109,6 +110,18 @@ def test_a_restored_table_equals_one_that_was_never_stopped(
     whole.advance(later)
     assert _bytes(restored) == _bytes(whole)
     assert _features(restored) == _features(whole)
+
+
+def test_dropping_a_shard_keeps_another_shards_event_that_waits_for_the_clock() -> None:
+    now, brand = ENDS[0], a_brand()
+    lost = a_logged_event(event_id="a", occurred_at=now - timedelta(hours=1))
+    waits = a_logged_event(event_id="b", player_id="p2", occurred_at=now + timedelta(minutes=1))
+    assert lost.shard != waits.shard
+    table = _table(brand, now)
+    table.apply(EventColumns.of([lost, waits]))
+    rest = table.without([lost.shard])
+    rest.advance(to_us(now + timedelta(minutes=2)))
+    assert list(rest.player_ids) == ["p2"]
 
 
 @given(_cases(), st.sets(st.integers(0, SHARDS - 1)))

@@ -16,6 +16,10 @@ from crm.services.shard_owner import ShardOwner, Stores
 from tests.support.builders import a_brand
 
 
+async def _no_pause(_s: float) -> None:
+    """A former owner of these tests answers nobody who could be misled."""
+
+
 @asynccontextmanager
 async def an_owner(
     log: EventLog,
@@ -29,7 +33,7 @@ async def an_owner(
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""
     stores = Stores(log, side or log, files or MemoryFiles())
-    owner = ShardOwner(name, shards, brands or {"demo": a_brand()}, stores, now)
+    owner = ShardOwner(name, shards, brands or {"demo": a_brand()}, stores, now, _no_pause)
     await owner.start()
     writing = asyncio.create_task(owner.write_forever())
     try:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 _COMMIT = b"COMMIT;\0"  # asyncpg's, as a simple query
 
 # before: the COMMIT never arrives. after: it is done, but its answer is lost.
-# stall: it stays on the way until the server ends the session.
-Fault = Literal["none", "before", "after", "stall"]
+# stall: it stays on the way until the server ends the session. late: until `release`.
+Fault = Literal["none", "before", "after", "stall", "late"]
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Proxy:
     dsn: str = ""
     faults: list[Fault] = field(default_factory=list)
     stalled: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Carry one session until either side ends it, or a fault does."""
@@ -41,6 +42,10 @@ class Proxy:
                     to_server.write(data)
                 elif fault == "stall":
                     self.stalled.set()
+                elif fault == "late":
+                    to_client.transport.abort()
+                    await self.release.wait()
+                    to_server.write(data)
                 if fault != "before":
                     await returning  # for the server's answer, or its end
                 return

@@ -11,14 +11,20 @@ import pytest
 
 from crm.adapters.memory import MemoryEventLog, MemoryFiles
 from crm.domain.appending import Group
-from crm.domain.errors import CommitUnknown, DatabaseAway, LogGap, ShardsWarming
+from crm.domain.errors import (
+    BrandNotFound,
+    CommitUnknown,
+    DatabaseAway,
+    LogGap,
+    ShardsWarming,
+)
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import Appended
 from crm.domain.shards import SHARDS
 from crm.services import shard_owner
-from crm.services.shard_owner import ShardOwner
+from crm.services.shard_owner import ShardOwner, Stores
 from crm.services.shard_snapshots import ShardSnapshot
-from tests.support.builders import NOON, a_logged_event
+from tests.support.builders import NOON, a_brand, a_door, a_logged_event, an_event
 from tests.support.clock import Clock
 from tests.support.owners import an_owner, features_of_all
 
@@ -42,7 +48,7 @@ class WatchedLog(MemoryEventLog):
             raise DatabaseAway("cut")
         if fault in ("before", "after"):
             self.lose_commit = fault
-        appended = await super().append(dict(epochs), groups)
+        appended = await super().append(epochs, groups)
         self.commits.append([event.event_id for event in appended.new])
         return appended
 
@@ -288,7 +294,7 @@ async def test_a_former_owner_is_not_believed_after_a_pause_of_its_clock(
     async with an_owner(log, noon, name="former") as former:
         await _append(former, *_events(3))
         await log.claim(range(SHARDS), "successor")
-        former._beat -= shard_owner.GAP_S + 1  # what a SIGSTOP does
+        former._verified -= shard_owner.LEASE_S + 1  # what a SIGSTOP does
         with pytest.raises(ShardsWarming, match="another owner"):
             await former.table("demo")
         assert former.lost_all.is_set()
@@ -299,7 +305,6 @@ async def test_an_owner_that_nobody_calls_notices_that_it_lost_its_shards(
 ) -> None:
     async with an_owner(log, noon, name="former") as former:
         await log.claim(range(SHARDS), "successor")
-        former._verified -= shard_owner.VERIFY_S + 1
         await asyncio.wait_for(former.beat_forever(), 30)
         assert former.lost_all.is_set()
 
@@ -311,7 +316,7 @@ async def test_a_pause_while_the_database_is_away_answers_nothing(
         await _append(owner, *_events(3))
         log.away = True
         assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}  # no pause: it is believed
-        owner._beat -= shard_owner.GAP_S + 1
+        owner._verified -= shard_owner.LEASE_S + 1
         with pytest.raises(DatabaseAway):
             await owner.table("demo")
 
@@ -320,6 +325,36 @@ async def test_a_question_from_the_future_is_refused(log: WatchedLog, noon: Cloc
     async with an_owner(log, noon) as owner:
         with pytest.raises(ShardsWarming, match="clock is ahead"):
             await owner.table("demo", NOON + timedelta(minutes=1))
+
+
+async def test_a_successor_waits_until_no_former_owner_believes_itself(
+    log: WatchedLog, noon: Clock
+) -> None:
+    waits: list[float] = []
+
+    async def wait(wait_s: float) -> None:
+        waits.append(wait_s)
+        with pytest.raises(ShardsWarming):
+            await owner.table("demo")
+
+    stores = Stores(log, log, MemoryFiles())
+    for name in ("first", "successor"):
+        owner = ShardOwner(name, range(SHARDS), {"demo": a_brand()}, stores, noon, wait)
+        await owner.start()
+    (waited_s,) = waits  # the first had nobody to wait for
+    assert shard_owner.LEASE_S / 2 < waited_s <= shard_owner.LEASE_S
+
+
+async def test_events_of_a_brand_that_the_owner_does_not_know_are_refused_before_the_log(
+    log: WatchedLog, noon: Clock
+) -> None:
+    async with an_owner(log, noon) as owner:
+        later = a_brand(id="made-later")
+        stranger = a_door(later).accept(an_event(brand=later.id), NOON)
+        with pytest.raises(BrandNotFound, match="made-later"):
+            await owner.append([[a_logged_event()], [stranger]])
+        assert log.commits == []
+        assert await _append(owner, *_events(1)) == [["accepted"]]
 
 
 # --- recovery -----------------------------------------------------------------------------------

@@ -59,26 +59,36 @@ class PostgresEventLog:
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
         """Become the owner of `shards`; a transaction that stands in the way is ended."""
         async with self._using() as connection:
-            claiming = asyncio.create_task(
-                connection.fetch(
-                    self._sql["claim_shards"], shards, owner, timeout=_COMMAND_TIMEOUT_S
-                )
-            )
-            try:
-                while not (await asyncio.wait({claiming}, timeout=_BLOCKED_S))[0]:
-                    await self._end_blockers_of(connection.get_server_pid())
-            except BaseException:
-                claiming.cancel()
-                await asyncio.gather(claiming, return_exceptions=True)
-                raise
-            return {row["shard"]: Claim(row["epoch"], row["seq"]) for row in claiming.result()}
+            rows = await self._past_others(connection, self._sql["claim_shards"], shards, owner)
+        return {row["shard"]: Claim(row["epoch"], row["seq"]) for row in rows}
+
+    async def heads(self, shards: Sequence[int]) -> dict[int, int]:
+        """Return the last seq of each of `shards`, once no write to them is under way any more."""
+        async with self._using() as connection:
+            rows = await self._past_others(connection, self._sql["settled_heads"], shards)
+        return {row["shard"]: row["seq"] for row in rows}
+
+    async def _past_others(
+        self, connection: asyncpg.Connection[asyncpg.Record], query: str, *args: Any
+    ) -> list[asyncpg.Record]:
+        """Run a query that waits for locks; a transaction that holds them for long is ended."""
+        asking = asyncio.create_task(connection.fetch(query, *args, timeout=_COMMAND_TIMEOUT_S))
+        try:
+            while not (await asyncio.wait({asking}, timeout=_BLOCKED_S))[0]:
+                await self._end_blockers_of(connection.get_server_pid())
+        except BaseException:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
+        return asking.result()
 
     async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
         """Store what is new in one transaction, under the epochs."""
         async with self._using() as connection:
-            await self._partitions.ensure(connection, (e for g in groups for e in g), self._now())
             for attempt in range(_TRIES):
                 try:
+                    events = (event for group in groups for event in group)
+                    await self._partitions.ensure(connection, events, self._now())
                     return await self._append(connection, epochs, groups)
                 except _LOOK_AGAIN as error:
                     if attempt == _TRIES - 1:

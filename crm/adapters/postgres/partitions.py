@@ -45,7 +45,7 @@ class Partitions:
     """Knows which partitions exist, and makes those that events need."""
 
     _known: set[str] = field(default_factory=set)
-    _days: dict[tuple[str, date], bool] = field(default_factory=dict)
+    _days: set[tuple[str, date]] = field(default_factory=set)
 
     async def ensure(
         self,
@@ -55,11 +55,11 @@ class Partitions:
     ) -> None:
         """Make what is missing for `events`; call it while the connection is in no transaction."""
         days = {(table_of(event), event.occurred_at.date()) for event in events}
-        for table, day in sorted(days - self._days.keys()):
+        for table, day in sorted(days - self._days):
             partition = self._needed(table, day, now)
             if partition is not None and partition.name not in self._known:
                 await self._make(connection, partition)
-            self._days[table, day] = True
+            self._days.add((table, day))
 
     def _needed(self, table: str, day: date, now: datetime) -> Partition | None:
         if table == "user_transactions":

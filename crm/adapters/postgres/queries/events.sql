@@ -41,6 +41,10 @@ RETURNING v.shard, v.epoch, v.seq
 -- Why: a former owner that was stopped inside its transaction must not block its successor.
 SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid
 
+-- name: settled_heads
+-- Why: after a commit of unknown outcome; the rows' locks are those that its transaction holds.
+SELECT shard, seq FROM virtual_shards WHERE shard = ANY($1::smallint[]) ORDER BY shard FOR UPDATE
+
 -- name: epochs
 -- Why: who owns what now; readers believe only answers of these epochs.
 SELECT shard, epoch, owner FROM virtual_shards ORDER BY shard
