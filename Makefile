@@ -32,7 +32,7 @@ chaos: $(READY)  ## the long fault experiments
 	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest tests/chaos --servers=both
 
 bench: $(READY)  ## the benchmarks, each with a table
-	@for file in bench/[a-z]*.py; do $(PY) "$$file" || exit 1; done
+	@$(PY) bench/ingest.py
 
 clean:  ## remove .venv, the caches and build output; var/ (your data) stays
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

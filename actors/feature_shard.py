@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import msgspec
-import numpy as np
 import ray
 import structlog
 
@@ -19,14 +18,13 @@ from crm.adapters.lake import Lake
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
-from crm.domain.feature_table import FeatureTable, from_us
+from crm.domain.feature_table import from_us
 from crm.domain.ports import PlayerFeatures
-from crm.domain.segments import compile_mask, parse
 from crm.services.player_features import player_features
+from crm.services.segments import columns_of, matching
 from crm.services.shard_owner import ShardOwner, Stores
 
 log = structlog.get_logger(__name__)
-SAMPLE = 10
 
 
 @dataclass(frozen=True)
@@ -99,16 +97,17 @@ class FeatureShard:
         """Count the players of `brand` that match `rule`, at `as_of_us` or later."""
         owner = self._ready()
         table = await owner.table(brand.id, from_us(as_of_us))
-        mask = compile_mask(parse(rule), brand, table, len(table))
-        some = [table.player_ids[row] for row in np.flatnonzero(mask)[:SAMPLE].tolist()]
-        return CountPart(table.now_us, dict(owner.epochs), int(mask.sum()), len(table), some)
+        return CountPart(table.now_us, dict(owner.epochs), *matching(table, brand, rule))
 
     @ray.method
     async def columns(self, brand: str, names: Sequence[str], as_of_us: int) -> ColumnsPart:
         """Return features of all players of `brand`, at `as_of_us` or later."""
         owner = self._ready()
         table = await owner.table(brand, from_us(as_of_us))
-        return _columns(table, names, dict(owner.epochs))
+        values, missing = columns_of(table, names)
+        return ColumnsPart(
+            table.now_us, dict(owner.epochs), list(table.player_ids), values, missing
+        )
 
     @ray.method
     async def stop(self) -> None:
@@ -140,16 +139,6 @@ def _give_up_if_it_failed(owner: ShardOwner, task: asyncio.Task[None]) -> None:
 
 def _state(owner: ShardOwner) -> OwnerState:
     return OwnerState(True, dict(owner.epochs), owner.players, os.getpid())
-
-
-def _columns(table: FeatureTable, names: Sequence[str], epochs: dict[int, int]) -> ColumnsPart:
-    values, missing = {}, {}
-    for name in names:
-        column, mask = table.column(name)
-        values[name] = column.copy()  # the table goes on changing
-        if mask is not None:
-            missing[name] = mask
-    return ColumnsPart(table.now_us, epochs, list(table.player_ids), values, missing)
 
 
 FeatureShardActor = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FeatureShard)

@@ -25,6 +25,7 @@ from crm.domain.feature_table import from_us, to_us
 from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures
 from crm.domain.shards import SHARDS, shard_of
 from crm.services.coalescing import Coalescer
+from crm.services.segments import SAMPLE
 
 log = structlog.get_logger(__name__)
 
@@ -148,7 +149,7 @@ class ShardGateway:
             count=sum(part.count for part in parts),
             total=sum(part.total for part in parts),
             as_of=from_us(parts[0].as_of_us),
-            sample=sorted(sample)[:10],
+            sample=sorted(sample)[:SAMPLE],
         )
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:

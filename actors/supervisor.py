@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 NAME = "supervisor"
 NAMESPACE = "crm"
+STATE = {"crm-state": 1}  # what an owner asks of a node; see ray-cluster.yaml
 START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
 FORMER_S = 120.0  # after so long a former owner that has not left by itself is ended
 Handle = ActorProxy[FeatureShard]
@@ -151,7 +152,7 @@ class Supervisor:
             successions = before.successions + 1 if before else 0
             try:
                 handle = FeatureShardActor.options(
-                    name=name, namespace=NAMESPACE, lifetime="detached"
+                    name=name, namespace=NAMESPACE, lifetime="detached", resources=STATE
                 ).remote(spec)
                 self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
                 state = await self._started(handle)

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,8 +31,8 @@ from load import Times, post_all
 from rich.console import Console
 from rich.table import Table
 
-from crm.adapters.postgres.events import _EVENTS, _IDS, _record
-from crm.adapters.vault import open_vault
+from crm.adapters.postgres.events import EVENT_COLUMNS, ID_COLUMNS, event_record
+from crm.adapters.vault import open_vault, own_key_file
 from crm.domain.events import Door, IncomingEvent, LoggedEvent
 
 CLONE = Path(__file__).resolve().parents[1]
@@ -108,10 +109,10 @@ async def copy(dsn: str, folder: Path, rows: int, seconds: float) -> float:
             seq += rows
             async with connection.transaction():
                 ids = sorted((e.brand, e.event_id, e.shard, -seq, e.fingerprint) for e in part)
-                await connection.copy_records_to_table("event_ids", records=ids, columns=_IDS)
-                records = [_record(event, -seq) for event in part]
+                await connection.copy_records_to_table("event_ids", records=ids, columns=ID_COLUMNS)
+                records = [event_record(event, -seq) for event in part]
                 await connection.copy_records_to_table(
-                    "user_transactions", records=records, columns=_EVENTS
+                    "user_transactions", records=records, columns=EVENT_COLUMNS
                 )
             done += rows
         await connection.close()
@@ -125,7 +126,7 @@ async def copy(dsn: str, folder: Path, rows: int, seconds: float) -> float:
 def _logged(folder: Path, count: int) -> list[LoggedEvent]:
     from configs.brands import load_brands
 
-    door = Door(load_brands(CLONE / "configs" / "brands"), open_vault(folder))
+    door = Door(load_brands(CLONE / "configs" / "brands"), open_vault(own_key_file(folder)))
     now = datetime.now(UTC)
     return [
         door.accept(msgspec.convert(event, IncomingEvent, strict=False), now)
@@ -144,11 +145,17 @@ def a_plain_service(dsn: str) -> Iterator[int]:
         env=os.environ | {"DSN": dsn},
     )
     try:
-        time.sleep(3)
+        while not _listens(port):
+            time.sleep(0.1)
         yield port
     finally:
         server.terminate()
         server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def measure(port: int, key: str, dsn: str, folder: Path, seconds: float) -> None:
@@ -159,12 +166,12 @@ async def measure(port: int, key: str, dsn: str, folder: Path, seconds: float) -
         plain = await post_all(
             plain_port, "/events", "", bodies_of(some_events(int(400 * seconds)), 1), 64
         )
-    plain_rate = len(plain.latencies) / plain.wall_s
+    plain_rate = plain.rate
     table = Table("events a request", "connections", "events/s", "requests/s", "p50 ms", "p95 ms",
                   "p99 ms", "of COPY", "x one insert", "errors")  # fmt: skip
     for size, connections in SIZES:
         times = await http(port, key, size, connections, seconds)
-        requests = len(times.latencies) / times.wall_s
+        requests = times.rate
         row = [size, connections, f"{requests * size:,.0f}", f"{requests:,.0f}"]
         row += [f"{times.percentile_ms(share):.0f}" for share in (0.5, 0.95, 0.99)]
         row += [f"{requests * size / copied:.2f}", f"{requests * size / plain_rate:.1f}"]

@@ -16,6 +16,11 @@ class Times:
     errors: int = 0
     wall_s: float = 0.0
 
+    @property
+    def rate(self) -> float:
+        """Answers a second, without the errors."""
+        return (len(self.latencies) - self.errors) / self.wall_s
+
     def percentile_ms(self, share: float) -> float:
         """The latency that `share` of the requests stay below, in milliseconds."""
         ordered = sorted(self.latencies)

@@ -54,12 +54,14 @@ def status(
 ) -> None:
     """Show each part's state; exit code 1 when the service is not up."""
     facts = system.status(load_settings())
+    up = facts["up"]
     if json:
         emit_json(facts)
     else:
-        for name, value in facts.items():
+        parts = facts.pop("parts", {})
+        for name, value in {**facts, **parts}.items():
             typer.echo(f"{name:10} {value}")
-    if not facts["up"]:
+    if not up:
         raise typer.Exit(1)
 
 

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import structlog
 
 from configs.settings import CLONE, Settings
+from crm.adapters import clock
 
 BRAND = "demo"
 MAPPING = CLONE / "configs" / "mappings" / "simulated.yaml"
@@ -50,7 +50,7 @@ class Demo:
             return
         demo = self._settings.demo
         file = self._settings.var_dir / "data" / "demo.parquet"
-        end = datetime.now(UTC).date().isoformat()
+        end = clock.now().date().isoformat()
         self._say(f"demonstration brand: simulating {demo.players} players over {demo.days} days")
         simulated = self._crm(
             "simulate", "--out", str(file), "--end", end, "--brand", BRAND,

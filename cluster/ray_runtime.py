@@ -54,6 +54,10 @@ FLAGS = {
 }
 
 
+# One machine is of every group of ray-cluster.yaml, with room for more than it will ever run.
+GROUPS = {"crm-state": 64.0, "crm-batch": 64.0}
+
+
 @dataclass(frozen=True)
 class RayPorts:
     """Ports of an instance's own, so that two share a machine; `replicas` is the first of many."""
@@ -78,6 +82,7 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
     """Start a local cluster, or connect to the configured one; return the address of its GCS."""
     _make_token(layout)
     _set_environment(layout, chosen)
+    _tell_jobs(settings)
     if settings.ray.address is not None:
         return _join(settings.ray.address)
     _make_folder(layout)
@@ -92,6 +97,7 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
     try:
         ray.init(
             num_cpus=settings.ray.num_cpus,
+            resources=GROUPS,
             object_store_memory=settings.ray.object_store_mb * 2**20,
             include_dashboard=True,
             dashboard_host=LOOPBACK,
@@ -189,6 +195,19 @@ def _set_environment(layout: Layout, chosen: RayPorts | None) -> None:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(chosen.fallback_proxy),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(chosen.replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(chosen.replicas + REPLICA_PORTS - 1),
+    }
+
+
+def _tell_jobs(settings: Settings) -> None:
+    """Let a submitted job find this instance and its `crm` command: Ray's processes inherit it."""
+    os.environ |= {
+        "CRM_VAR_DIR": str(settings.var_dir),
+        "CRM_POSTGRES__DSN": str(settings.postgres.dsn),
+        "CRM_POSTGRES__DIRECT_DSN": str(settings.postgres.direct_dsn),
+        "CRM_REDIS__URL": str(settings.redis.url),
+        "CRM_LAKE__URI": str(settings.lake.uri),
+        "CRM_VAULT__KEY_FILE": str(settings.vault.key_file),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
 
 

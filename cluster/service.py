@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -33,6 +34,7 @@ from cluster.layout import Layout
 from configs.settings import BadSettings, Settings, load_settings
 from crm.adapters.lake import LakeSettings
 from crm.adapters.redis.settings import RedisSettings
+from crm.adapters.vault import VaultSettings, own_key_file
 
 READY_S = 120.0
 STOP_S = 6.0
@@ -81,31 +83,40 @@ class Service:
         self._daemons: list[processes.Recorded] = []
         self._state = state.State(processes.recorded(psutil.Process()), "starting")
         self._serving = False
+        self._code = 0
         self._demo: demo.Demo | None = None
 
     def run(self) -> int:
         """Start, watch until told to stop, stop; return the exit code."""
-        code = 0
         try:
             self._layout.prepare()
             with self._only_one():
                 try:
-                    self._start()
-                    self._watch()
+                    self._run()
                 finally:
                     self._stop()
+        except ServiceError as error:
+            self._failed(str(error))
+        return self._code
+
+    def _run(self) -> None:
+        """Start, and watch until told to stop; what went wrong is told before the long stop."""
+        try:
+            self._start()
+            self._watch()
         except (Stopped, SystemExit):  # Ray's own handler of SIGTERM, while it starts, exits
             log.info("service_stopped")
         except ServiceError as error:
-            code = 1
-            log.error("service_failed", reason=str(error))  # noqa: TRY400  # the line says it all
-            self._report.error(str(error))
+            self._failed(str(error))
         except Exception as error:
-            code = 1
             log.exception("service_failed")
             story = self._layout.log / logs.FILE
-            self._report.error(f"unexpected error: {type(error).__name__} (see {story})")
-        return code
+            self._failed(f"unexpected error: {type(error).__name__} (see {story})")
+
+    def _failed(self, reason: str) -> None:
+        self._code = 1
+        log.error("service_failed", reason=reason)
+        self._report.error(reason)
 
     def _start(self) -> None:
         """Bring the parts up, each after what it needs."""
@@ -130,6 +141,7 @@ class Service:
             postgres=settings.postgres.dsn,
             redis=settings.redis.url,
             lake=settings.lake.uri,
+            vault_key=str(settings.vault.key_file),
         )
         self._start_workload(settings)
         self._note(phase="ready")
@@ -155,9 +167,9 @@ class Service:
     def _start_stores(self, settings: Settings) -> Settings:
         """Start the stores that are not configured; return the settings with their addresses."""
         found: dict[str, object] = {}
+        if settings.ray.address is not None:
+            _check_shared(settings)
         if settings.postgres.dsn is None:
-            if settings.ray.address is not None:
-                raise ServiceError("ray.address is set: its nodes need a CRM_POSTGRES__DSN as well")
             dsn = self._start_part(EmbeddedPostgres(self._layout), "PostgreSQL")
             found["postgres"] = replace(settings.postgres, dsn=dsn, direct_dsn=dsn)
         elif settings.postgres.direct_dsn is None:
@@ -168,6 +180,9 @@ class Service:
             lake = settings.var_dir / "lake"
             lake.mkdir(exist_ok=True)
             found["lake"] = LakeSettings(str(lake))
+        if settings.vault.key_file is None:
+            with _step("the vault cannot be opened"):
+                found["vault"] = VaultSettings(own_key_file(settings.var_dir))
         return settings.model_copy(update=found)
 
     def _start_part(self, part: Embedded, name: str) -> str:
@@ -205,13 +220,17 @@ class Service:
         self._report.say("starting the API")
         self._serving = True
         with _step("the API does not start"):
-            spec = ApiSpec(brands, dsn, str(settings.redis.url), settings.var_dir)
+            key_file = Path(str(settings.vault.key_file))
+            spec = ApiSpec(brands, dsn, str(settings.redis.url), key_file)
             serving.start(settings.api, spec)
         deadline = time.monotonic() + READY_S
-        while not _answers(f"{self._state.url}/readyz"):
+        while (parts := _parts_if_ready(f"{self._state.url}/readyz")) is None:
             if time.monotonic() > deadline:
                 raise ServiceError(f"the API was not ready within {READY_S:.0f} s: see var/log")
             time.sleep(0.1)
+        for name, found in parts.items():
+            if found != "ok":
+                self._report.say(f"warning: {name} is {found}")
 
     def _watch(self) -> None:
         """Keep the note of our processes fresh, and the embedded parts alive."""
@@ -265,7 +284,7 @@ class Service:
     def _cut_short(self) -> None:
         log.warning("stop_cut_short", after_s=STOP_S)
         self._end_all()
-        os._exit(0)
+        os._exit(self._code)
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
@@ -279,6 +298,19 @@ class Service:
                     "stop it with `crm down`, or set CRM_VAR_DIR"
                 ) from None
             yield
+
+
+def _check_shared(settings: Settings) -> None:
+    """Refuse what would be another thing on each node; raises ServiceError."""
+    needed = {
+        "CRM_POSTGRES__DSN": settings.postgres.dsn,
+        "CRM_REDIS__URL": settings.redis.url,
+        "CRM_LAKE__URI": settings.lake.uri,
+        "CRM_VAULT__KEY_FILE": settings.vault.key_file,
+    }
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise ServiceError(f"ray.address is set: its nodes need {', '.join(missing)} as well")
 
 
 @contextmanager
@@ -305,10 +337,14 @@ def _quietly(stop: Callable[[], None]) -> None:
         log.exception("stop_failed")
 
 
-def _answers(url: str) -> bool:
+def _parts_if_ready(url: str) -> dict[str, str] | None:
+    """Return each part's state once the API says that it is ready."""
     with suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=2).status_code == httpx.codes.OK
-    return False
+        answer = httpx.get(url, timeout=5)
+        if answer.status_code == httpx.codes.OK:
+            parts: dict[str, str] = answer.json()["parts"]
+            return parts
+    return None
 
 
 def _name(note: processes.Recorded) -> str:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+from deployments.settings import Port
+
 
 @dataclass(frozen=True)
 class RaySettings:
     """`address` None starts a local cluster; a port 0 means any free one; CPUs are logical."""
 
     address: str | None = None
-    dashboard_port: int = 8265
+    dashboard_port: Port = 8265
     num_cpus: int = 8
     object_store_mb: int = 512
 

@@ -22,6 +22,7 @@ class State:
     postgres: str = ""
     redis: str = ""
     lake: str = ""
+    vault_key: str = ""
     left: tuple[Recorded, ...] = field(default=())
 
 

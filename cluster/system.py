@@ -48,6 +48,8 @@ def up(settings: Settings, say: Callable[[str], None], *, foreground: bool) -> i
     if ready and not foreground:
         return 0
     code = service.wait()
+    if passing.stopped:
+        say("stopped")
     if not ready and not passing.stopped:
         raise ServiceError(f"the service ended while it started: see {layout.log}")
     if code != 0 and not passing.stopped:

@@ -20,6 +20,7 @@ from cluster.settings import DemoSettings, RaySettings
 from crm.adapters.lake import LakeSettings
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.adapters.redis.settings import RedisSettings
+from crm.adapters.vault import VaultSettings
 from deployments.settings import ApiSettings
 
 CLONE = Path(__file__).resolve().parents[1]
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     postgres: PostgresSettings = Field(default_factory=PostgresSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     lake: LakeSettings = Field(default_factory=LakeSettings)
+    vault: VaultSettings = Field(default_factory=VaultSettings)
     shards: ShardSettings = Field(default_factory=ShardSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     ray: RaySettings = Field(default_factory=RaySettings)

@@ -19,10 +19,9 @@ import numpy as np
 import yaml
 
 from crm.domain.bound_mappings import BoundMapping
-from crm.domain.brands import Brand
-from crm.domain.errors import BrandNotFound, InvalidMapping
+from crm.domain.brands import Brand, choose
+from crm.domain.errors import InvalidMapping
 from crm.domain.events import derived_event_id
-from crm.domain.expressions import listed
 from crm.domain.mappings import ImportMapping, parse_mapping
 from crm.services.imports import ROWS_A_CHUNK, Chunk, Fault
 from pipelines.decompression import UnreadableFile
@@ -52,9 +51,8 @@ def choose_brand(
         mapping = mapping.with_brand(asked)
     elif mapping.brand is None:
         mapping = mapping.with_brand(next(iter(brands)))
-    brand = mapping.constant_brand
-    if brand is not None and brand not in brands:
-        raise BrandNotFound(f"no such brand: {brand!r}; there are {listed(brands)}")
+    if mapping.constant_brand is not None:
+        choose(brands, mapping.constant_brand)
     return mapping
 
 
@@ -82,7 +80,7 @@ class Plan:
         bound = self.bound()
         seen: dict[bytes, int] = {}
         for index in indices:
-            rows = open_rows(self.files[index], self.mapping.format)
+            rows = open_rows(self.files[index], self.mapping.format, self.columns)
             chunk = _empty(index)
             for line, parsed in rows.rows():
                 if isinstance(parsed, Fault):
@@ -126,11 +124,15 @@ def plan(files: Sequence[Path], mapping: ImportMapping) -> Plan:
 
 
 def _common_columns(files: Sequence[Path], opened: Sequence[Rows]) -> list[str]:
+    """Return the columns of all files; rows that name their own get every file's."""
     first = opened[0]
+    if isinstance(first, TextRows) and first.is_keyed:
+        columns = list(dict.fromkeys(name for rows in opened for name in rows.columns))
+        for rows in opened:
+            rows.columns = columns
+        return columns
     for file, rows in zip(files[1:], opened[1:], strict=True):
-        if isinstance(rows, TextRows) and isinstance(first, TextRows) and rows.is_keyed:
-            first.columns = list(dict.fromkeys([*first.columns, *rows.columns]))
-        elif rows.columns != first.columns or _schema(rows) != _schema(first):
+        if rows.columns != first.columns or _schema(rows) != _schema(first):
             raise UnreadableFile(
                 f"{file}: its columns differ from those of {files[0]}; import it by itself"
             )

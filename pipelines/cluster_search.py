@@ -33,6 +33,7 @@ STARTS_FOR_SEARCHED_K = 20
 STARTS_FOR_GIVEN_K = 200  # of bustabit's known clustering few starts reach the best
 STARTS_AT_ONCE = 25
 MAX_SEED = 2**32
+BATCH = {"crm-batch": 0.5}  # what a trial asks of a node; see ray-cluster.yaml
 TRIALS = 2  # each costs a worker's start, so each makes many attempts
 # silhouettes on a sample differ by chance about this much: among equals, more clusters tell more
 EQUAL_SILHOUETTE = 0.01
@@ -161,7 +162,7 @@ def search(
         _trial, scaled=scaled, attempts=list(attempts), budget_s=budget_s or math.inf
     )
     tuner = tune.Tuner(
-        tune.with_resources(trial, {"cpu": 0.5}),
+        tune.with_resources(trial, {"cpu": 0.5, **BATCH}),
         param_space={"part": tune.grid_search(list(range(min(TRIALS, len(attempts)))))},
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(name="clusters", storage_path=str(folder), verbose=0),

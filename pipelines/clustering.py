@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 from uuid import uuid4
@@ -18,10 +18,11 @@ import polars as pl
 
 from configs.brands import load_brands
 from configs.settings import Settings, load_settings
+from crm.adapters import clock
 from crm.adapters.postgres.clustering import open_cluster_store
-from crm.domain.brands import Brand
+from crm.domain.brands import choose as choose_brand
 from crm.domain.clustering import SCALINGS, CannotCluster, PlayerClusters
-from crm.domain.errors import BrandNotFound, CrmError
+from crm.domain.errors import CrmError
 from crm.domain.ports import Columns
 from pipelines.cluster_inputs import Request, fit_rows, needed_features, prepare
 from pipelines.cluster_report import Trained, describe
@@ -89,16 +90,6 @@ def check_export(path: Path) -> None:
         raise CannotCluster(f"{path}: there is no such folder")
 
 
-def brand_named(settings: Settings, brand: str | None) -> Brand:
-    """Return a configured brand by id, the first one for None; raises BrandNotFound."""
-    brands = load_brands(settings.brands_dir)
-    if brand is None:
-        return next(iter(brands.values()))
-    if brand not in brands:
-        raise BrandNotFound(f"no brand {brand!r}; there are: {', '.join(brands)}")
-    return brands[brand]
-
-
 def main(arguments: list[str]) -> int:
     """Run as a Ray job with the usual options; the human output is that of `crm train clusters`."""
     import ray  # 800 ms
@@ -113,11 +104,12 @@ def main(arguments: list[str]) -> int:
     asked = vars(parser.parse_args(arguments))
     settings = load_settings()
     try:
-        request = Request(**{**asked, "brand": brand_named(settings, asked["brand"])})
-        ray.init(namespace="crm", log_to_driver=False)
-        trained = run(settings, request, lambda: datetime.now(UTC))  # noqa: TID251 - an entry point
-    except CrmError as error:
-        sys.stderr.write(f"{error.message}\n")
+        brand = choose_brand(load_brands(settings.brands_dir), asked["brand"])
+        request = Request(**{**asked, "brand": brand})
+        ray.init("auto", namespace="crm", log_to_driver=False)
+        trained = run(settings, request, clock.now)
+    except (CrmError, ConnectionError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 1
     sys.stdout.write(f"clusters of {request.brand.id}: {trained.model.metrics}\n")
     return 0

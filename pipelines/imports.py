@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,8 +21,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from configs.brands import load_brands
+from configs.settings import Settings, load_settings
+from crm.adapters import clock
+from crm.adapters.postgres.brands import registered
+from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
-from crm.domain.errors import CrmError
+from crm.domain.errors import BrandChanged, CrmError
 from crm.domain.events import Door, Vault
 from crm.domain.ports import FeatureShards
 from crm.services.imports import Chunk, Importer, Outcome, Patience, Tally
@@ -104,6 +110,7 @@ class Report:
             lines += self._doubtful(file)
         if self.quarantine is not None:
             lines.append(f"rejected rows: {self.quarantine} (mend them and import that file)")
+            lines.append(f"their reasons: {self.quarantine}.reasons.jsonl")
         return "\n".join(lines)
 
     def _doubtful(self, file: int) -> list[str]:
@@ -122,6 +129,25 @@ class Report:
         return str(line) if len(self.files) == 1 else f"{self.files[file].name}:{line}"
 
 
+def stores_of(settings: Settings, planned: Plan) -> Stores:
+    """Return the running service's stores; raises BrandChanged for a brand that is new to it."""
+    from actors.gateway import connect  # imports Ray: a wrong mapping is told before
+
+    configured = load_brands(settings.brands_dir)
+    brands = asyncio.run(registered(str(settings.postgres.dsn), configured))
+    constant = planned.mapping.constant_brand
+    if constant is not None and constant not in brands:
+        raise BrandChanged(
+            f"brand {constant!r} is new or changed since the service started: restart the service"
+        )
+    return Stores(
+        brands,
+        partial(connect, settings, brands),
+        partial(open_vault, Path(str(settings.vault.key_file))),
+        clock.now,
+    )
+
+
 def import_files(
     planned: Plan, stores: Stores, quarantine_dir: Path, execute: Execute | None = None
 ) -> Report:
@@ -131,18 +157,9 @@ def import_files(
         for outcome in (execute or on_ray)(planned, stores):
             tally.add(outcome)
             advance(outcome.read)
-    rows = [open_rows(file, planned.mapping.format) for file in planned.files]
+    rows = [open_rows(file, planned.mapping.format, planned.columns) for file in planned.files]
     quarantine = write_quarantine(planned.files, rows, tally, quarantine_dir, stores.clock())
     return Report(planned.files, tally, quarantine)
-
-
-def in_process(planned: Plan, stores: Stores) -> Iterator[Outcome]:
-    """Store all rows in this process, one chunk after the other, without Ray."""
-    with asyncio.Runner() as runner:
-        importer = runner.run(_opened(stores, planned))
-        for part in planned.parts():
-            for chunk in planned.chunks(part):
-                yield from runner.run(importer.store([chunk]))
 
 
 def on_ray(planned: Plan, stores: Stores) -> Iterator[Outcome]:
@@ -164,6 +181,8 @@ def _dataset(planned: Plan, stores: Stores) -> Dataset:
 
     from pipelines.chunk_source import ChunkSource
 
+    # a small file keeps only one of the storers busy
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # our report says it all
     dataset: Dataset = ray.data.read_datasource(ChunkSource(planned), num_cpus=0.5)
     dataset.context.target_max_block_size = BLOCK_BYTES
@@ -211,27 +230,9 @@ async def _opened(stores: Stores, planned: Plan) -> Importer:
     return stores.importer(planned)
 
 
-def run(
-    files: Sequence[Path],
-    mapping_file: Path,
-    brand: str | None,
-    stores: Stores,
-    quarantine_dir: Path,
-) -> Report:
-    """Check, then import; every error is a CrmError with one sentence."""
-    mapping = choose_brand(load_mapping(mapping_file), stores.brands, brand)
-    return import_files(plan(files, mapping), stores, quarantine_dir)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the import on RAY_ADDRESS's cluster; the report is the last line of stdout."""
     import ray
-
-    from actors.gateway import connect
-    from configs.brands import load_brands
-    from configs.settings import load_settings
-    from crm.adapters import clock
-    from crm.adapters.vault import open_vault
 
     parser = argparse.ArgumentParser(prog="python -m pipelines.imports")
     parser.add_argument("files", nargs="+", type=Path)
@@ -239,17 +240,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--brand")
     options = parser.parse_args(arguments)
     settings = load_settings()
-    brands = load_brands(settings.brands_dir)
-    stores = Stores(
-        brands,
-        partial(connect, settings, brands),
-        partial(open_vault, settings.var_dir),
-        clock.now,
-    )
     try:
-        ray.init("auto", log_to_driver=False)
-        report = run(
-            options.files, options.mapping, options.brand, stores, settings.var_dir / "quarantine"
+        brands = load_brands(settings.brands_dir)
+        planned = plan(
+            options.files, choose_brand(load_mapping(options.mapping), brands, options.brand)
+        )
+        ray.init("auto", namespace="crm", log_to_driver=False)
+        report = import_files(
+            planned, stores_of(settings, planned), settings.var_dir / "quarantine"
         )
     except (CrmError, ConnectionError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

@@ -21,7 +21,6 @@ from pipelines.decompression import UnreadableFile, opened
 
 MAX_LINE = 1 << 20
 MAX_LINES_A_RECORD = 64
-KEYS_FROM_ROWS = 1_000
 
 Record = tuple[int, bytes]
 Parsed = list[Any] | Fault
@@ -97,11 +96,13 @@ def _csv_reader(texts: Iterable[str], file_format: Format) -> Iterator[list[str]
 class TextRows:
     """Rows of a text file: the columns, and for every record its cells or its fault."""
 
-    def __init__(self, path: Path, file_format: Format) -> None:
+    def __init__(
+        self, path: Path, file_format: Format, columns: Sequence[str] | None = None
+    ) -> None:
         self._path = path
         self._format = file_format
         self._split = _splitter(file_format)
-        self.columns = self._columns()
+        self.columns = self._columns() if columns is None else list(columns)
 
     def rows(self) -> Iterator[tuple[int, Parsed]]:
         """Yield (line number, cells or fault)."""
@@ -158,7 +159,7 @@ class TextRows:
         keys: dict[str, None] = {}
         good = 0
         with opened(self._path) as stream:
-            for _, line in islice(records(stream, self._format), KEYS_FROM_ROWS):
+            for _, line in records(stream, self._format):
                 row = _json_object(line)
                 if row is not None:
                     good += 1
@@ -231,10 +232,10 @@ def _json_cell(raw: msgspec.Raw | None) -> Any:
 class ParquetRows:
     """Rows of a Parquet file; a row's number stands for its line."""
 
-    def __init__(self, path: Path, _format: Format) -> None:
+    def __init__(self, path: Path, _format: Format, columns: Sequence[str] | None = None) -> None:
         self._path = path
         with self._file() as file:
-            self.columns = list(file.schema_arrow.names)
+            self.columns = list(columns or file.schema_arrow.names)
 
     def rows(self) -> Iterator[tuple[int, Parsed]]:
         """Yield (row number, cells)."""
@@ -290,10 +291,13 @@ class ParquetRows:
 Rows = TextRows | ParquetRows
 
 
-def open_rows(path: Path, file_format: Format) -> Rows:
-    """Return the rows of a file, its columns already known; raises UnreadableFile."""
+def open_rows(path: Path, file_format: Format, columns: Sequence[str] | None = None) -> Rows:
+    """Return the rows of a file, with the columns given, or else its own; raises UnreadableFile."""
+    if path.is_dir():
+        raise UnreadableFile(f"{path}: is a folder; name its files")
     if not path.is_file():
         raise UnreadableFile(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise UnreadableFile(f"{path}: the file is empty")
-    return (ParquetRows if file_format.kind == "parquet" else TextRows)(path, file_format)
+    kind = ParquetRows if file_format.kind == "parquet" else TextRows
+    return kind(path, file_format, columns)

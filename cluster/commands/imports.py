@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,25 +23,17 @@ def import_files(
     json: Annotated[bool, typer.Option("--json", help="End with the report as JSON.")] = False,
 ) -> None:
     """Import files (CSV, text, JSON lines, Parquet; gz, zst, zip) as events."""
-    from actors.gateway import connect
     from configs.brands import load_brands
     from configs.settings import load_settings
-    from crm.adapters import clock
-    from crm.adapters.vault import open_vault
     from pipelines.chunks import choose_brand, load_mapping, plan
-    from pipelines.imports import Stores
     from pipelines.imports import import_files as import_planned
+    from pipelines.imports import stores_of
 
     brands = load_brands(load_settings().brands_dir)
     # a wrong mapping or file is told before anything is connected, and then nothing was sent
     planned = plan(files, choose_brand(load_mapping(mapping), brands, brand))
     with connected() as settings:
-        stores = Stores(
-            brands,
-            partial(connect, settings, brands),
-            partial(open_vault, settings.var_dir),
-            clock.now,
-        )
+        stores = stores_of(settings, planned)
         report = import_planned(planned, stores, settings.var_dir / "quarantine")
     typer.echo(report.as_text(), err=json)
     if json:

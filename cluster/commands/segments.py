@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cluster.commands.support import connected, emit_json, fail
-
-if TYPE_CHECKING:
-    from crm.domain.brands import Brand
+from cluster.commands.support import connected, emit_json
 
 _segments = typer.Typer(help="Ask about segments.", no_args_is_help=True)
 
@@ -35,10 +32,11 @@ def count(
     """Count the players that match a rule: exact, live, over all shards at one moment."""
     from configs.brands import load_brands
     from configs.settings import load_settings
+    from crm.domain.brands import choose
     from crm.domain.segments import parse, to_text
 
     brands = load_brands(load_settings().brands_dir)
-    of_brand = _choose(brands, brand)
+    of_brand = choose(brands, brand)
     text = to_text(parse(rule, of_brand))
     with connected() as settings:
         from actors.gateway import connect
@@ -49,11 +47,3 @@ def count(
         emit_json({"count": found.count, "as_of": rfc3339(found.as_of)})
     else:
         typer.echo(f"{found.count:,} of {found.total:,} players at {rfc3339(found.as_of)}")
-
-
-def _choose(brands: dict[str, Brand], brand: str | None) -> Brand:
-    if brand is None:
-        return next(iter(brands.values()))
-    if brand not in brands:
-        fail(f"no brand {brand!r}; there are {', '.join(brands)}")
-    return brands[brand]

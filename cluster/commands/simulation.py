@@ -12,7 +12,8 @@ from cluster.commands.support import fail
 from cluster.errors import ServiceError
 from configs.brands import InvalidBrand, load_brands
 from configs.settings import load_settings
-from crm.domain.brands import Brand
+from crm.adapters import clock
+from crm.domain.brands import Brand, choose
 
 
 def register(app: typer.Typer) -> None:
@@ -66,17 +67,14 @@ def simulate(  # noqa: PLR0913 - the contract's options
 
 def _brand(name: str) -> Brand:
     try:
-        brands = load_brands(load_settings().brands_dir)
+        return choose(load_brands(load_settings().brands_dir), name)
     except InvalidBrand as error:
         raise ServiceError(str(error)) from error
-    if name not in brands:
-        fail(f"no brand {name!r}; there are: {', '.join(brands)}")
-    return brands[name]
 
 
 def _moment(text: str | None) -> datetime:
     if text is None:
-        return datetime.now(UTC).replace(microsecond=0)
+        return clock.now().replace(microsecond=0)
     try:
         at = datetime.fromisoformat(text)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
@@ -84,6 +82,6 @@ def _moment(text: str | None) -> datetime:
         raise typer.BadParameter(
             "a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z", param_hint="--end"
         ) from error
-    if at > datetime.now(UTC):
+    if at > clock.now():
         raise typer.BadParameter("lies in the future", param_hint="--end")
     return at

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -17,6 +18,7 @@ from configs.settings import Settings, load_settings
 from crm.adapters.lake import LakeSettings
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.adapters.redis.settings import RedisSettings
+from crm.adapters.vault import VaultSettings
 
 NOT_RUNNING = "the service is not running: start it with `make run` or `crm up`"
 
@@ -46,6 +48,7 @@ def resolved(settings: Settings, running: state.State) -> Settings:
             "postgres": PostgresSettings(running.postgres, direct),
             "redis": RedisSettings(running.redis),
             "lake": LakeSettings(running.lake),
+            "vault": VaultSettings(Path(running.vault_key)),
             "api": replace(settings.api, port=port),
         }
     )

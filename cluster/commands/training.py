@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,9 +14,8 @@ if TYPE_CHECKING:
 
     from crm.domain.clustering import ClusterProfile, PlayerClusters
 
-AlgorithmName = Literal["kmeans", "minibatch_kmeans", "gmm", "dbscan", "hdbscan"]
+AlgorithmName = Literal["kmeans", "minibatch_kmeans"]
 ScalingName = Literal["zscore", "log", "robust"]
-_READY = ("kmeans", "minibatch_kmeans")
 _train = typer.Typer(help="Train models on live features.", no_args_is_help=True)
 
 
@@ -55,20 +53,19 @@ def clusters(  # noqa: PLR0913 - the contract's options
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Group the players of a brand by what they do."""
+    """Group the players of a brand by what they do; the brand's clusters are these from then on."""
+    from configs.brands import load_brands
+    from crm.adapters import clock
+    from crm.domain.brands import choose
     from pipelines import clustering
     from pipelines.cluster_inputs import Request, needed_features
 
-    if algorithm not in _READY:
-        raise typer.BadParameter(
-            f"{algorithm} is not there yet; use {' or '.join(_READY)}", param_hint="--algorithm"
-        )
     if export is not None:
         clustering.check_export(export)
     with connected() as settings:
         request = Request(
-            brand=clustering.brand_named(settings, brand),
-            algorithm=algorithm,  # type: ignore[arg-type]  # one of _READY
+            brand=choose(load_brands(settings.brands_dir), brand),
+            algorithm=algorithm,
             k=k,
             features=None if features is None else tuple(_names(features)),
             scaling=scaling,
@@ -77,7 +74,7 @@ def clusters(  # noqa: PLR0913 - the contract's options
             min_share=min_share,
         )
         needed_features(request)  # refuse unknown ones before any work
-        trained = clustering.run(settings, request, lambda: datetime.now(UTC))
+        trained = clustering.run(settings, request, clock.now)
     if export is not None:
         clustering.export(trained, export)
     if json:

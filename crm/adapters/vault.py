@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import NoReturn
@@ -22,17 +23,16 @@ FINGERPRINT_BYTES = 16
 _VERSION = b"\x01"  # names key and layout, so that keys can be rotated under old values
 
 
-def open_vault(
-    var_dir: Path, *, key_file: Path | None = None, master_key: bytes | None = None
-) -> FileKeyVault:
-    """Open the vault with `master_key`, the one in `key_file`, or the one under `var_dir`.
+@dataclass(frozen=True)
+class VaultSettings:
+    """`key_file` holds the master key (64 hexadecimal digits); None: one of the instance's own."""
 
-    Only the last is made if it is not there: a configured key that is missing is a mistake, and a
-    new one in its place would make every sealed value unreadable. Raises VaultKeyUnusable.
-    """
-    if master_key is None:
-        master_key = _read(key_file or _own_key_file(var_dir))
-    return FileKeyVault(master_key)
+    key_file: Path | None = None
+
+
+def open_vault(key_file: Path) -> FileKeyVault:
+    """Open the vault with the master key in `key_file`; raises VaultKeyUnusable."""
+    return FileKeyVault(_read(key_file))
 
 
 class FileKeyVault:
@@ -103,8 +103,11 @@ def _read(path: Path) -> bytes:
     return key
 
 
-def _own_key_file(var_dir: Path) -> Path:
-    """Return the instance's key file, made on the first start.
+def own_key_file(var_dir: Path) -> Path:
+    """Return the instance's own key file, made on the first start; raises VaultKeyUnusable.
+
+    A configured key file is never made: one that is missing is a mistake, and a new one in its
+    place would make every sealed value unreadable.
 
     The key is written beside and linked into place: of processes that start at once one wins, the
     others use its key, and no one ever sees half a file.

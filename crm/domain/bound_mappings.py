@@ -9,7 +9,7 @@ from typing import Any
 
 from crm.domain.columns import Cell, Column
 from crm.domain.errors import EventRefused, InvalidMapping
-from crm.domain.events import IncomingEvent
+from crm.domain.events import IncomingEvent, check_type
 from crm.domain.expressions import Expression, Kind, compile_expression, constant, listed
 from crm.domain.mappings import FIELDS, EventRule, ImportMapping
 
@@ -78,9 +78,12 @@ class BoundMapping:
         made = [event.make(row, player_id, brand) for event in self._events]
         return [event for event in made if event is not None]
 
-    def identity_cells(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Return the cells that make the row what it is, in an order free of the file's."""
-        return [cells[place] for place in self.identity]
+    def identity_cells(self, cells: Sequence[Cell]) -> list[tuple[str, Cell]]:
+        """Return what makes the row what it is: column and cell, in an order free of the file's.
+
+        Missing cells are left out: a key that other rows of JSON lines have changes nothing here.
+        """
+        return [(name, cell) for name, place in self.identity if (cell := cells[place]) is not None]
 
     def _check_declared(self) -> None:
         if len(set(self._file_columns)) < len(self._file_columns):
@@ -95,14 +98,14 @@ class BoundMapping:
         if ROW_HASH in self._file_columns:
             raise InvalidMapping(f"the name {ROW_HASH!r} is taken; rename the file's column")
 
-    def _identity_places(self) -> list[int]:
+    def _identity_places(self) -> list[tuple[str, int]]:
         names = self._mapping.identity or self._file_columns
         for name in names:
             if name not in self._file_columns:
                 raise InvalidMapping(
                     f"identity: there is no column {name!r}; there are {listed(self._file_columns)}"
                 )
-        return [self._file_columns.index(name) for name in sorted(names)]
+        return [(name, self._file_columns.index(name)) for name in sorted(names)]
 
     def _readers(self, names: Iterable[str]) -> list[tuple[int, Any]]:
         """Return (place, reader) for the columns that the file has."""
@@ -138,6 +141,7 @@ class BoundMapping:
         fields.setdefault("event_id", f"row_hash + ':{rule.name}'")
         if fields.get("known_at") == "occurred_at":
             fields["known_at"] = fields["occurred_at"]
+        _check_constant_type(f"{where}.type", fields.get("type"))
         compiled = {
             name: self._compile(f"{where}.{name}", raw, FIELDS[name])
             for name, raw in fields.items()
@@ -162,6 +166,14 @@ class BoundMapping:
         try:
             return self._expression(raw)
         except InvalidMapping as error:
+            raise InvalidMapping(f"{where}: {error.message}") from error
+
+
+def _check_constant_type(where: str, raw: object) -> None:
+    if isinstance(raw, dict) and set(raw) == {"is"}:
+        try:
+            check_type(raw["is"])
+        except EventRefused as error:
             raise InvalidMapping(f"{where}: {error.message}") from error
 
 

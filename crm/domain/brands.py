@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from zoneinfo import ZoneInfo
+
+from crm.domain.errors import BrandNotFound
 
 MAX_DIGITS = 15
 
@@ -52,3 +55,11 @@ class Brand:
     def local_day(self, at: datetime) -> date:
         """Return the calendar day of `at` where the brand is."""
         return at.astimezone(self.zone).date()
+
+
+def choose(brands: Mapping[str, Brand], brand_id: str | None) -> Brand:
+    """Return a brand, the first one if none is named; raises BrandNotFound."""
+    brand = next(iter(brands.values())) if brand_id is None else brands.get(brand_id)
+    if brand is None:  # what was asked for is not repeated: it may be anything
+        raise BrandNotFound(f"no such brand; there are {', '.join(brands)}")
+    return brand

@@ -15,6 +15,9 @@ class CrmError(Exception):
         """The sentence for a person."""
         return str(self.args[0]) if self.args else self.code
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class EventRefused(CrmError):
     """One event is not acceptable; `code` is one of the contract's per-event codes."""
@@ -54,6 +57,10 @@ class InvalidRule(CrmError):
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message, position)
         self.position = position
+
+    def __str__(self) -> str:
+        where = "" if self.position is None else f" (at character {self.position})"
+        return self.message + where
 
 
 class InvalidMapping(CrmError):

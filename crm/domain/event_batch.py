@@ -88,7 +88,7 @@ def decode_batch(body: bytes, default_brand: str | None) -> list[IncomingEvent |
         raise TooLarge(f"the body has over {MAX_BYTES} bytes; send the events in several requests")
     try:
         body.decode()
-        events = _events(body)
+        events = raw_events(body)
     except UnicodeDecodeError as error:
         raise InvalidJson(f"the body is not UTF-8 (byte {error.start})") from None
     except msgspec.ValidationError:
@@ -100,7 +100,8 @@ def decode_batch(body: bytes, default_brand: str | None) -> list[IncomingEvent |
     return [_read(index, raw, default_brand) for index, raw in enumerate(events)]
 
 
-def _events(body: bytes) -> list[msgspec.Raw]:
+def raw_events(body: bytes) -> list[msgspec.Raw]:
+    """Return the events of a body as they stand in it; raises what msgspec raises."""
     try:
         return _body.decode(body).events
     except msgspec.ValidationError:

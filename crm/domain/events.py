@@ -165,7 +165,7 @@ class Door:
         brand_id, player_id = event.brand, event.player_id
         brand = self._brand(brand_id)
         _check_ids(event.event_id, player_id)
-        _check_type(event.type)
+        check_type(event.type)
         calendar = self._calendar(brand)
         occurred_at, known_at = _check_times(event, brand, calendar.begins_at, received_at)
         amount_minor = _check_money(event, brand)
@@ -249,14 +249,15 @@ def check_id(value: str, name: str) -> None:
         raise EventRefused("card_number", "payment card numbers are never taken in", name)
 
 
-def _check_type(value: str) -> None:
+def check_type(value: str) -> None:
+    """Raise EventRefused unless `value` is an event type."""
     if not isinstance(value, str):
         raise EventRefused("invalid_field", "type is text", "type")
     if value in EVENT_TYPES:
         return
     if not _CUSTOM_TYPE.fullmatch(value):
         raise EventRefused(
-            "unknown_type", "unknown event type; your own types are named custom.NAME", "type"
+            "unknown_type", "unknown event type (see /docs); name your own custom.NAME", "type"
         )
     if holds_card(value):
         raise EventRefused("card_number", "payment card numbers are never taken in", "type")

@@ -111,7 +111,8 @@ def _features() -> dict[str, Feature]:
             if moment.name == "registration"
             else f"days_since_last_{moment.name}"
         )
-        found.append(Feature(since, "days", f"whole days since the last {moment.name}"))
+        which = "first" if moment.name == "registration" else "last"
+        found.append(Feature(since, "days", f"whole days since the {which} {moment.name}"))
     return {feature.name: feature for feature in found}
 
 

@@ -16,6 +16,7 @@ from crm.domain.errors import EventRefused
 Cut = tuple[tuple[str, str], ...]
 
 MAX_DEPTH = 32
+MAX_PATH_BYTES = 256
 PERSONAL_NAMES = frozenset(
     {
         "email", "emailaddress", "mail",
@@ -167,7 +168,7 @@ def _value(value: Any, path: str, cut: list[tuple[str, str]], depth: int, *, is_
         return value
     text = _scalar(value, path)
     if _is_personal_text(text, is_id=is_id):
-        cut.append((path, text))
+        _keep_apart(text, path, cut)
         return _GONE
     _refuse_card(text, path, is_id=is_id)
     return value
@@ -187,7 +188,14 @@ def _cut_all(value: Any, path: str, cut: list[tuple[str, str]], depth: int) -> N
     elif value is not None:
         text = _scalar(value, path)
         _refuse_card(text, path, is_id=False)
-        cut.append((path, text))
+        _keep_apart(text, path, cut)
+
+
+def _keep_apart(text: str, path: str, cut: list[tuple[str, str]]) -> None:
+    """Add a personal value to what is cut out; its path is a key in the store, so it is short."""
+    if len(path.encode()) > MAX_PATH_BYTES:
+        _refuse(f"the names above a personal value exceed {MAX_PATH_BYTES} bytes", "")
+    cut.append((path, text))
 
 
 def _scalar(value: Any, path: str) -> str:  # noqa: PLR0911  # one return a type

@@ -139,10 +139,14 @@ class Files(Protocol):
 
 
 class Quarantined(msgspec.Struct):
-    """A refused event; `sealed` is its text, readable with the vault's key only."""
+    """A refused event; `sealed` is its text, readable with the vault's key only.
+
+    `digest` (keyed) tells one that was sent again.
+    """
 
     code: str
     message: str
+    digest: bytes
     sealed: bytes | None
 
 
@@ -152,4 +156,4 @@ class Quarantine(Protocol):
     async def keep(
         self, received_at: datetime, source: str, refused: Sequence[Quarantined]
     ) -> None:
-        """Store refused events; raises DatabaseAway."""
+        """Store refused events, each once; raises DatabaseAway."""

@@ -9,8 +9,7 @@ from datetime import datetime
 import msgspec
 
 from crm.domain.errors import EventRefused
-from crm.domain.event_batch import Refused, decode_batch
-from crm.domain.event_batch import _events as raw_events  # also mends half surrogate pairs
+from crm.domain.event_batch import Refused, decode_batch, raw_events
 from crm.domain.events import Door, LoggedEvent, check_id
 from crm.domain.personal import holds_card
 from crm.domain.ports import FeatureShards, Quarantine, Quarantined
@@ -80,13 +79,12 @@ class Ingest:
 
     async def _keep(self, body: bytes, received_at: datetime, rejected: Sequence[Rejected]) -> None:
         events = raw_events(body)
-        kept = [
-            Quarantined(
-                item.code, item.message, self._sealed(item.code, bytes(events[item.index]).decode())
-            )
-            for item in rejected
-        ]
+        kept = [self._quarantined(item, bytes(events[item.index])) for item in rejected]
         await self.quarantine.keep(received_at, "http", kept)
+
+    def _quarantined(self, item: Rejected, raw: bytes) -> Quarantined:
+        digest = self.door.vault.fingerprint(item.code.encode() + b"\0" + raw)
+        return Quarantined(item.code, item.message, digest, self._sealed(item.code, raw.decode()))
 
     def _sealed(self, code: str, text: str) -> bytes | None:
         """Return the event's text sealed, or None where a card's number may stand in it."""

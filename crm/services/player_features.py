@@ -18,7 +18,7 @@ def player_features(
     """Return all features of a player as raw integers; raises PlayerNotFound."""
     row = table.row(player_id)
     if row is None:
-        raise PlayerNotFound("no such player")
+        raise PlayerNotFound(f"brand {brand} has no such player")
     values: dict[str, int | None] = {}
     for name in FEATURES:
         column, missing = table.feature(name, slice(row, row + 1))

@@ -36,7 +36,7 @@ class ApiSpec:
     brands: Mapping[str, Brand]
     dsn: str
     redis_url: str
-    var_dir: Path
+    vault_key: Path
 
 
 class Api:
@@ -52,7 +52,7 @@ class Api:
 def _services(spec: ApiSpec) -> Services:
     pool = Pool(spec.dsn)
     gateway = ShardGateway(spec.brands, PostgresEventLog(spec.dsn, clock.now))
-    door = Door(spec.brands, open_vault(spec.var_dir))
+    door = Door(spec.brands, open_vault(spec.vault_key))
     return Services(
         brands=spec.brands,
         ingest=Ingest(door, gateway, PostgresQuarantine(pool), clock.now),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from crm.domain.brands import Brand
-from crm.domain.errors import BrandNotFound
+from crm.domain.brands import Brand, choose
 from crm.domain.ports import FeatureShards
 from crm.services.clustering import ClusterStore
 from crm.services.ingest import Ingest
@@ -29,9 +28,4 @@ class Services:
 
     def brand(self, brand_id: str | None) -> Brand:
         """Return a brand, the first one if none is named; raises BrandNotFound."""
-        if brand_id is None:
-            return next(iter(self.brands.values()))
-        brand = self.brands.get(brand_id)
-        if brand is None:
-            raise BrandNotFound("no such brand; see configs/brands")
-        return brand
+        return choose(self.brands, brand_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from crm.adapters.postgres.brands import has_events, register
+from crm.adapters.postgres.brands import has_events, register, registered
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand, Currency
 from crm.domain.errors import BrandChanged
@@ -46,3 +46,10 @@ async def test_a_brand_with_events_cannot_leave_the_configuration(dsn: str) -> N
     connection = await asyncpg.connect(dsn)
     assert await connection.fetchval("SELECT count(*) FROM brands") == 1
     await connection.close()
+
+
+async def test_a_brand_that_is_new_or_changed_is_not_known_to_the_running_service(dsn: str) -> None:
+    await register(dsn, {"demo": a_brand(), "trial": a_brand(id="trial")})
+    edited = {"demo": a_brand(), "trial": a_brand(id="trial", time_zone="UTC")}
+    found = await registered(dsn, edited | {"new": a_brand(id="new")})
+    assert list(found) == ["demo"]

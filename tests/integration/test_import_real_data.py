@@ -8,8 +8,8 @@ import pytest
 
 from configs.brands import load_brands
 from pipelines.chunks import choose_brand, load_mapping, plan
-from pipelines.imports import Report, import_files, in_process
-from tests.support.imports import RememberingShards, stores
+from pipelines.imports import Report, import_files
+from tests.support.imports import RememberingShards, in_process, stores
 
 CLONE = Path(__file__).parents[2]
 DATA = CLONE.parent / "shared" / "data"

@@ -21,12 +21,12 @@ from crm.domain.errors import DatabaseAway
 from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
 from crm.services.ingest import Ingest
-from crm.services.local_shards import LocalShards
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
 from tests.support.builders import NOON, a_brand
 from tests.support.clock import Clock
+from tests.support.local_shards import LocalShards
 from tests.support.owners import an_owner
 
 KEY = "crm_a-key-of-the-tests"
@@ -55,7 +55,8 @@ class MemoryQuarantine:
         """Store refused events."""
         if self.away:
             raise DatabaseAway("the store is away")
-        self.rows.extend(refused)
+        known = {row.digest for row in self.rows}
+        self.rows.extend(row for row in refused if row.digest not in known)
 
 
 class MemoryKeys:

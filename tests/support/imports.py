@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -13,9 +14,9 @@ from crm.domain.errors import ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.mappings import ImportMapping, parse_mapping
 from crm.domain.ports import FeatureShards
-from crm.services.imports import Patience
-from pipelines.chunks import plan
-from pipelines.imports import Report, Stores, import_files, in_process
+from crm.services.imports import Importer, Outcome, Patience
+from pipelines.chunks import Plan, plan
+from pipelines.imports import Report, Stores, import_files
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TRIAL = Brand(
@@ -117,6 +118,19 @@ def stores(shards: RememberingShards, *brands: Brand) -> Stores:
         now,
         Patience(deadline_s=5, first_wait_s=0.001, longest_wait_s=0.002),
     )
+
+
+def in_process(planned: Plan, stores: Stores) -> Iterator[Outcome]:
+    """Store all rows in this process, one chunk after the other, without Ray."""
+
+    async def opened() -> Importer:
+        return stores.importer(planned)
+
+    with asyncio.Runner() as runner:
+        importer = runner.run(opened())
+        for part in planned.parts():
+            for chunk in planned.chunks(part):
+                yield from runner.run(importer.store([chunk]))
 
 
 def import_here(

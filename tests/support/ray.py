@@ -47,6 +47,7 @@ def ray_session() -> Iterator[None]:
             address="local",
             namespace=NAMESPACE,
             num_cpus=8,
+            resources={"crm-state": 64, "crm-batch": 64},
             object_store_memory=200 * 1024**2,
             include_dashboard=False,
             log_to_driver=False,

@@ -11,9 +11,9 @@ from starlette.routing import BaseRoute
 from structlog.testing import capture_logs
 
 from crm.domain.errors import SealBroken
-from crm.services.local_shards import LocalShards
 from deployments.api.guard import OPEN, OPEN_BELOW, REREAD_S, SAFE
 from tests.support.api import KEY, Api, a_client, an_api, an_event_body, problem_of
+from tests.support.local_shards import LocalShards
 
 ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js")
 

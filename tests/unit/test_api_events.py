@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crm.domain.errors import DatabaseAway, ShardsWarming
-from crm.services.local_shards import LocalShards
 from tests.support.api import Api, an_api, an_event_body, problem_of
+from tests.support.local_shards import LocalShards
 
 EMAIL = "ana.souza@example.com"
 CARD = "4111111111111111"

@@ -179,6 +179,10 @@ def test_a_wrong_mapping_names_its_key(changes: dict[str, Any], message: str) ->
         ({"identity": ["id"]}, "identity: there is no column 'id'"),
         ({"currency": "EUR"}, r"events\[0\].currency: there is no column 'EUR'"),
         ({"backfill": "yes"}, r"backfill: there is no column"),
+        (
+            {"events": [{"type": {"is": "bet.plcd"}, "amount": "stake"}]},
+            r"events\[0\].type: unknown event type",
+        ),
     ],
 )
 def test_a_mapping_is_checked_against_the_file(changes: dict[str, Any], message: str) -> None:

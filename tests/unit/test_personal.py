@@ -208,6 +208,13 @@ def test_depth_is_bounded_also_below_a_personal_name() -> None:
             cut_personal_fields(properties)
 
 
+def test_the_path_of_a_personal_value_is_bounded_by_what_the_store_can_index() -> None:
+    kept, cut = cut_personal_fields({"a" * 200: {"email": "ana@example.com"}, "b" * 300: "x"})
+    assert (len(cut), len(kept)) == (1, 2)
+    with pytest.raises(EventRefused, match="exceed 256 bytes"):
+        cut_personal_fields({"a" * 300: {"email": "ana@example.com"}})
+
+
 def test_times_and_decimals_of_an_import_are_kept() -> None:
     properties = {"at": datetime(2026, 1, 31, tzinfo=UTC), "on": date(2026, 1, 31), "x": Decimal(1)}
     assert cut_personal_fields(properties) == (properties, ())

@@ -53,6 +53,18 @@ def test_the_head_is_one_of_its_node_types_and_no_worker(launcher: dict[str, Any
     assert "crm-state" not in head["resources"]
 
 
+def test_what_the_code_asks_of_a_node_its_group_has(launcher: dict[str, Any]) -> None:
+    from actors.supervisor import STATE
+    from pipelines.cluster_search import BATCH
+
+    types = launcher["available_node_types"]
+    for asked, group in ((STATE, "state"), (BATCH, "batch")):
+        for name, amount in asked.items():
+            have = {kind: node["resources"].get(name, 0) for kind, node in types.items()}
+            assert have.pop(group) >= amount
+            assert not any(have.values())
+
+
 def test_shard_owners_have_nodes_that_stay(launcher: dict[str, Any]) -> None:
     state = launcher["available_node_types"]["state"]
     assert state["resources"]["crm-state"] >= 1

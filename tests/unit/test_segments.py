@@ -137,6 +137,13 @@ def test_more_decimals_than_the_currency_has_are_an_error_that_says_so() -> None
     assert parse("stake_amount_7d > 1.0", YEN) == parse("stake_amount_7d > 1")
 
 
+def test_an_error_says_where_in_one_sentence() -> None:
+    with pytest.raises(InvalidRule) as raised:
+        parse("bet_count_lifetime > 1 and bet_cnt > 1")
+    assert str(raised.value).startswith("there is no feature 'bet_cnt'; did you mean")
+    assert str(raised.value).endswith(" (at character 27)")
+
+
 def test_length_depth_and_number_of_terms_are_bounded() -> None:
     condition = "bet_count_7d = 1"
     for text in (condition + " " * 10_000, "(" * 9_999, "not " * 2_400 + condition):

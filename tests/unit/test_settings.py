@@ -31,6 +31,8 @@ def test_an_own_file_goes_over_the_defaults_and_the_environment_over_both(
     ("variable", "value", "path"),
     [
         ("CRM_API__PORT", "eighty", "api.port"),
+        ("CRM_API__PORT", "99999", "api.port"),
+        ("CRM_RAY__DASHBOARD_PORT", "-7", "ray.dashboard_port"),
         ("CRM_API__PROT", "80", "api.prot"),
         ("CRM_SHARDS__OWNERS", "1.5", "shards.owners"),
     ],

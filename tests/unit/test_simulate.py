@@ -192,7 +192,7 @@ def test_a_plan_that_makes_no_sense_is_refused_by_name(wrong: Simulation, says: 
         (["--end", "2026-99-01"], 2, "--end"),
         (["--end", "2999-01-01"], 2, "future"),
         (["--separation", "3"], 2, "--groups"),
-        (["--brand", "nowhere"], 1, "no brand 'nowhere'; there are:"),
+        (["--brand", "nowhere"], 1, "no such brand; there are bustabit"),
         (["--days", "99999", "--end", "2026-03-01"], 1, "--days may be at most"),
         (["--out", "missing-folder/x.parquet"], 1, "there is no such folder"),
     ],

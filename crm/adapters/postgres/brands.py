@@ -20,6 +20,17 @@ async def has_events(dsn: str, brand: str) -> bool:
         await connection.close()
 
 
+async def registered(dsn: str, brands: Mapping[str, Brand]) -> dict[str, Brand]:
+    """Return those of `brands` that the running service knows, under the same terms."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(load("brands")["known_brands"])
+    finally:
+        await connection.close()
+    known = {row["id"]: (row["currency"], row["decimals"], row["time_zone"]) for row in rows}
+    return {name: brand for name, brand in brands.items() if known.get(name) == _terms(brand)}
+
+
 async def register(dsn: str, brands: Mapping[str, Brand]) -> None:
     """Note the configured brands.
 

@@ -19,8 +19,8 @@ from crm.domain.errors import CommitUnknown, CrmError
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import Appended, Claim, SnapshotName
 
-_IDS = ("brand", "event_id", "shard", "seq", "fingerprint")
-_EVENTS = (
+ID_COLUMNS = ("brand", "event_id", "shard", "seq", "fingerprint")
+EVENT_COLUMNS = (
     "shard", "seq", "brand", "player_id", "event_id", "type", "occurred_at", "received_at",
     "known_at", "local_day", "amount_minor", "currency", "properties", "backfill",
 )  # fmt: skip
@@ -178,12 +178,12 @@ class PostgresEventLog:
             (e.brand, e.event_id, e.shard, seq, e.fingerprint)
             for e, seq in zip(new, seqs, strict=True)
         )
-        await connection.copy_records_to_table("event_ids", records=ids, columns=_IDS)
+        await connection.copy_records_to_table("event_ids", records=ids, columns=ID_COLUMNS)
         records: dict[str, list[tuple[Any, ...]]] = {}
         for event, seq in zip(new, seqs, strict=True):
-            records.setdefault(table_of(event), []).append(_record(event, seq))
+            records.setdefault(table_of(event), []).append(event_record(event, seq))
         for table, rows in records.items():
-            await connection.copy_records_to_table(table, records=rows, columns=_EVENTS)
+            await connection.copy_records_to_table(table, records=rows, columns=EVENT_COLUMNS)
         cut = [
             (e.brand, e.player_id, field, sealed, e.occurred_at, e.event_id)
             for e in new
@@ -277,7 +277,8 @@ class PostgresEventLog:
             await other.close(timeout=5)
 
 
-def _record(event: LoggedEvent, seq: int) -> tuple[Any, ...]:
+def event_record(event: LoggedEvent, seq: int) -> tuple[Any, ...]:
+    """Return the row of an event, in the order of EVENT_COLUMNS."""
     return (
         event.shard, seq, event.brand, event.player_id, event.event_id, event.type,
         event.occurred_at, event.received_at, event.known_at, event.local_day,

@@ -27,5 +27,6 @@ class PostgresQuarantine:
                 source,
                 [item.code for item in refused],
                 [item.message for item in refused],
+                [item.digest for item in refused],
                 [item.sealed for item in refused],
             )

@@ -80,6 +80,7 @@ CREATE TABLE quarantine (
     source      text NOT NULL,
     code        text NOT NULL,
     message     text NOT NULL,
+    digest      bytea NOT NULL UNIQUE,          -- keyed, of code and text: sent again it is kept once
     sealed      bytea
 );
 

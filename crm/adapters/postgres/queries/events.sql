@@ -83,8 +83,9 @@ RETURNING name
 
 -- name: keep_in_quarantine
 -- Why: refused events are kept, sealed, until somebody mends them.
-INSERT INTO quarantine (received_at, source, code, message, sealed)
-SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::bytea[])
+INSERT INTO quarantine (received_at, source, code, message, digest, sealed)
+SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::bytea[], $6::bytea[])
+ON CONFLICT (digest) DO NOTHING
 
 -- name: partitions
 -- Why: which partitions are there.

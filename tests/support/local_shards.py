@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.feature_table import from_us
 from crm.domain.ports import Columns, Count, PlayerFeatures
-from crm.domain.segments import compile_mask, parse
 from crm.domain.shards import shard_of
 from crm.services.player_features import player_features
+from crm.services.segments import columns_of, matching
 from crm.services.shard_owner import ShardOwner
-
-_SAMPLE = 10
 
 
 class LocalShards:
@@ -38,17 +34,10 @@ class LocalShards:
     async def count(self, brand: str, rule: str) -> Count:
         """Count the players that match `rule`."""
         table = await self._owner.table(brand)
-        mask = compile_mask(parse(rule), self._brands[brand], table, len(table))
-        some = sorted(table.player_ids[row] for row in np.flatnonzero(mask)[:_SAMPLE].tolist())
-        return Count(int(mask.sum()), len(table), from_us(table.now_us), some)
+        found = matching(table, self._brands[brand], rule)
+        return Count(found.matches, found.total, from_us(table.now_us), sorted(found.sample))
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand."""
         table = await self._owner.table(brand)
-        found = {name: table.column(name) for name in names}
-        return Columns(
-            as_of=from_us(table.now_us),
-            player_ids=list(table.player_ids),
-            values={name: values.copy() for name, (values, _) in found.items()},
-            missing={name: mask for name, (_, mask) in found.items() if mask is not None},
-        )
+        return Columns(from_us(table.now_us), list(table.player_ids), *columns_of(table, names))
