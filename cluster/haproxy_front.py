@@ -13,12 +13,16 @@ import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-# Serve takes these from any client: they would lift its time-outs or choose its replicas.
-_CONTROL_HEADERS = (
-    "x-request-timeout-seconds",
-    "x-request-disconnect-disabled",
-    "serve_multiplexed_model_id",
-    "x-session-id",
+_RULES = (
+    # Serve takes these from any client: they would lift its time-outs or choose its replicas.
+    "del-header x-request-timeout-seconds",
+    "del-header x-request-disconnect-disabled",
+    "del-header serve_multiplexed_model_id",
+    "del-header x-session-id",
+    # Serve's own pages ask for no key.
+    "deny deny_status 404 if { path_beg /-/ }",
+    # A body that does not arrive must not hold one of the replicas' places.
+    "wait-for-body time 10s if METH_POST",
 )
 
 
@@ -27,10 +31,10 @@ def mended(config: str) -> str:
     config = re.sub(r"^(\s*bind) (?:\*|):(\d+)$", r"\1 127.0.0.1:\2", config, flags=re.MULTILINE)
     config = config.replace(" mode 666 level admin", " mode 600 level admin")
     config = re.sub(r"^\s*log \S+ local0 info\n", "", config, flags=re.MULTILINE)  # has queries
-    if f"del-header {_CONTROL_HEADERS[0]}" not in config:
-        dropped = "".join(f"    http-request del-header {name}\n" for name in _CONTROL_HEADERS)
+    if _RULES[0] not in config:
+        rules = "".join(f"    http-request {rule}\n" for rule in _RULES)
         front = r"^(frontend http_frontend\n\s*bind .*\n)"
-        config = re.sub(front, rf"\1{dropped}", config, flags=re.MULTILINE)
+        config = re.sub(front, rf"\1{rules}", config, flags=re.MULTILINE)
     return config
 
 

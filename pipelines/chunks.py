@@ -37,6 +37,8 @@ def load_mapping(path: Path) -> ImportMapping:
         return parse_mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InvalidMapping(f"{path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise InvalidMapping(f"{path}: nested too deep") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidMapping(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     except InvalidMapping as error:

@@ -14,6 +14,7 @@ from typing import IO
 
 import msgspec
 
+from crm.domain.personal import holds_card
 from crm.services.imports import Fault, Tally
 from pipelines.rows import ParquetRows, Rows, TextRows
 
@@ -60,7 +61,12 @@ def _write_text(rows: Sequence[Rows], tally: Tally, out: IO[bytes]) -> None:
     for file, text in enumerate(texts):
         rejected = {fault.line for fault in tally.faults(file)}
         if rejected:
-            out.writelines(_ended(raw) for line, raw in text.raw() if line in rejected)
+            out.writelines(_kept(raw) for line, raw in text.raw() if line in rejected)
+
+
+def _kept(line: bytes) -> bytes:
+    """Return a rejected row, or an empty line for one in which a card's number may stand."""
+    return b"\n" if holds_card(line.decode(errors="replace")) else _ended(line)
 
 
 def _ended(line: bytes) -> bytes:
@@ -73,8 +79,10 @@ def _write_parquet(rows: Sequence[Rows], tally: Tally, path: Path) -> None:
     files = [file for file in rows if isinstance(file, ParquetRows)]
     with pq.ParquetWriter(path, files[0].schema) as out:
         for index, file in enumerate(files):
-            lines = [fault.line for fault in tally.faults(index)]
-            for batch in file.selected(lines) if lines else ():
+            faults = list(tally.faults(index))
+            lines = [fault.line for fault in faults]
+            cards = {fault.line for fault in faults if fault.code == "card_number"}
+            for batch in file.selected(lines, cards) if lines else ():
                 out.write_batch(batch)
 
 

@@ -7,7 +7,7 @@ A line that cannot be read is a fault with its number; a file that is not what t
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -206,7 +206,7 @@ def _splitter(file_format: Format) -> Callable[[str], list[str]]:
 def _json_object(line: bytes) -> dict[str, msgspec.Raw] | None:
     try:
         return _JSON.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -217,7 +217,7 @@ def _json_cells(line: bytes, columns: Sequence[str]) -> list[Any] | None:
     row = _json_object(line)
     try:
         return None if row is None else [_json_cell(row.get(name)) for name in columns]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -260,8 +260,8 @@ class ParquetRows:
         with self._file() as file:
             return file.schema_arrow
 
-    def selected(self, numbers: Sequence[int]) -> Iterator[Any]:
-        """Yield Arrow record batches with the rows of these numbers, in order."""
+    def selected(self, numbers: Sequence[int], hidden: Collection[int]) -> Iterator[Any]:
+        """Yield Arrow record batches with the rows of these numbers, in order; of `hidden`, nulls."""
         import numpy as np
         import pyarrow as pa
 
@@ -270,9 +270,10 @@ class ParquetRows:
         with self._file() as file:
             for batch in file.iter_batches(batch_size=16 * ROWS_A_CHUNK):
                 here = wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start
-                start += batch.num_rows
                 if len(here):
-                    yield batch.take(pa.array(here))
+                    shown = [None if row + start + 1 in hidden else row for row in here.tolist()]
+                    yield batch.take(pa.array(shown, pa.int64()))
+                start += batch.num_rows
 
     @contextmanager
     def _file(self) -> Iterator[Any]:

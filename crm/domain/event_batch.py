@@ -54,7 +54,7 @@ _text = msgspec.json.Decoder(str)
 _decoder_of: Final = {
     field.name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(_Written)
 }
-_AMOUNT = re.compile(rb'"(-?[0-9]+(?:\.[0-9]+)?)"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)')
+_AMOUNT = re.compile(rb'"(-?[0-9]+(?:\.[0-9]+)?)"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)')
 MAX_AMOUNT_CHARS = 64
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import msgspec
 
 from crm.domain.errors import EventRefused, InvalidMapping
+from crm.domain.personal import holds_card, looks_personal
 
 Kind = Literal["text", "decimal", "boolean", "time", "json"]
 Row = Sequence[Any]
@@ -338,6 +339,6 @@ class _Compiler:
 
 
 def listed(names: Mapping[str, object] | Sequence[str]) -> str:
-    """Return up to 30 names for a message."""
-    shown = list(names)[:30]
+    """Return up to 30 names for a message; of a file without a header they may be anybody's."""
+    shown = ["?" if looks_personal(name) or holds_card(name) else name for name in list(names)[:30]]
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")

@@ -7,9 +7,13 @@ import unicodedata
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
+from html import unescape
 from math import isfinite
 from typing import Any, Final, Literal, NoReturn
 from urllib.parse import unquote
+
+import msgspec
+import numpy as np
 
 from crm.domain.errors import EventRefused
 
@@ -19,39 +23,48 @@ MAX_DEPTH = 32
 MAX_PATH_BYTES = 256
 PERSONAL_NAMES = frozenset(
     {
-        "email", "emailaddress", "mail",
+        "email", "emailaddress", "mail", "correio",
         "phone", "phonenumber", "mobile", "mobilenumber", "msisdn", "telephone", "whatsapp",
+        "phonehome", "phonework", "phonemobile", "telefone", "telemovel", "celular",
         "name", "fullname", "firstname", "lastname", "middlename", "surname", "givenname",
-        "familyname", "maidenname",
+        "familyname", "maidenname", "nome", "nomecompleto", "sobrenome", "apelido", "nombre",
+        "apellido", "cardholder", "accountholder",
         "address", "street", "addressline1", "addressline2", "postcode", "postalcode", "zipcode",
-        "zip", "dateofbirth", "birthdate", "birthday", "dob",
+        "zip", "endereco", "cep", "dateofbirth", "datebirth", "birthdate", "birthday", "dob",
+        "nascimento",
         "document", "documentnumber", "documentid", "passport", "passportnumber", "nationalid",
         "idnumber", "idcard", "taxid", "taxnumber", "ssn", "cpf", "rg", "cnh", "nif", "dni", "curp",
         "iban", "accountnumber", "bankaccount", "pixkey",
-        "ip", "ipaddress", "clientip", "useragent", "deviceid", "username", "nickname",
+        "ip", "ipv4", "ipv6", "ipaddress", "clientip", "remoteaddr", "useragent", "deviceid",
+        "username", "nickname",
     }
 )  # fmt: skip
 # `customer_name` is a person's, `game_name` is not: "name" alone needs one of these before it.
 _PERSONS = frozenset(
     {
         "player", "user", "customer", "client", "person", "account", "holder", "owner", "payer",
+        "cardholder", "accountholder",
         "payee", "beneficiary", "sender", "recipient", "contact", "billing", "shipping", "legal",
         "mother", "father", "member", "guest",
     }
 )  # fmt: skip
-_NAME_CHARS = 64  # a longer name is no word that anybody chose, and is not worth remembering
+_NAME_CHARS = 64  # a longer name is not worth remembering, and its end says what it is
+# An id's digits are the operator's own number, but not under these words.
+_PAYMENT = frozenset({"card", "cards", "pan", "cc", "payment", "payments"})
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ID_NAME = re.compile(r"(?:^|_)ids?$|[a-z0-9](?:I[dD]s?)$")
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.]{1,64}")
 
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
+
 # One character before the @ is enough to find an address, and keeps the search linear.
 _EMAIL = re.compile(r"[^\s@]@[^\s@.]+\.[^\s@]")
-_SEPARATED_DIGITS = r"(?:[ ().\-/]{0,3}[0-9]){7,14}(?![0-9])"
+_SEPARATED_DIGITS = r"(?:[ ().\-/_\u2010-\u2015]{0,3}[0-9]){7,14}(?![0-9])"
 _PHONE = re.compile(rf"\+[1-9]{_SEPARATED_DIGITS}")
 _PHONE_BY_00 = re.compile(rf"(?<![\w+.,-])00[1-9]{_SEPARATED_DIGITS}")
 
-_GAP = r"(?:[\s\-\u2010-\u2015]{1,3}|(?<=[0-9]{4})\.(?=[0-9]{4}))"
+_GAP = r"(?:[\s\-\u2010-\u2015]{1,8}|(?<=[0-9]{4})[.,/_](?=[0-9]{4}))"
 _DIGIT_RUN = re.compile(rf"(?<![0-9])[0-9](?:{_GAP}?[0-9]){{12,}}")
 _DIGITS = re.compile(r"[0-9]+")
 _DIGEST = re.compile(
@@ -63,7 +76,9 @@ _ISSUER = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
     r"|(?:6011|65\d\d|64[4-9]\d)\d{12}|35\d{14}|(?:50|5[6-8]|6\d)\d{10,17}|62\d{14,17}"
 )
-_LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_ISSUERS_BEGIN = (2, 3, 4, 5, 6)
+_LUHN_DOUBLED = np.array((0, 2, 4, 6, 8, 1, 3, 5, 7, 9))
+_ESCAPED_TIMES = 3
 
 
 def looks_personal(text: str) -> bool:
@@ -79,11 +94,11 @@ def looks_personal(text: str) -> bool:
 
 def holds_card(text: str) -> bool:
     """Whether a payment card's number stands in `text`, in one piece or in groups."""
-    runs = _DIGIT_RUN.findall(_plain(text))
-    if not any(map(_has_card_in, runs)):
+    plain = _plain(text)
+    if not any(map(_has_card_in, _DIGIT_RUN.findall(plain))):
         return False
     # hexadecimal digests and UUIDs hold long digits by chance
-    return any(map(_has_card_in, _DIGIT_RUN.findall(_DIGEST.sub(" ", _plain(text)))))
+    return any(map(_has_card_in, _DIGIT_RUN.findall(_DIGEST.sub(" ", plain))))
 
 
 def unstorable(text: str) -> bool:
@@ -118,6 +133,7 @@ def nothing_to_cut(properties: dict[str, Any], encoded: bytes) -> bool:
         and b"@" not in encoded
         and b"+" not in encoded
         and b"%" not in encoded
+        and b"&" not in encoded
         and b"\\" not in encoded  # an escape
         and b"null" not in encoded  # what JSON makes of NaN
         and len(encoded) - len(encoded.translate(None, b"0123456789")) < LEAST_DIGITS
@@ -142,7 +158,7 @@ def _object(value: dict[Any, Any], path: str, cut: list[tuple[str, str]], depth:
     for name, item in value.items():
         kind = _kind(name)
         if kind == "personal" and not isinstance(item, bool):
-            _cut_all(item, _below(path, name), cut, depth + 1)
+            _cut_whole(item, _below(path, name), cut, depth + 1)
             continue
         if type(item) is str and len(item) < 9 and item.isascii() and item.isalnum():  # noqa: PLR2004 - below
             kept[name] = item  # too short for a phone number or a card, and no @ in it
@@ -174,21 +190,28 @@ def _value(value: Any, path: str, cut: list[tuple[str, str]], depth: int, *, is_
     return value
 
 
-def _cut_all(value: Any, path: str, cut: list[tuple[str, str]], depth: int) -> None:
-    """Cut every scalar below a personal name; cards and bad names are refused here too."""
+def _cut_whole(value: Any, path: str, cut: list[tuple[str, str]], depth: int) -> None:
+    """Cut all that stands below a personal name, as one: the names in it may be personal too."""
+    _check_all(value, path, depth)
+    if isinstance(value, dict | list | tuple):
+        _keep_apart(msgspec.json.encode(value).decode(), path, cut)
+    elif value is not None:
+        _keep_apart(_scalar(value, path), path, cut)
+
+
+def _check_all(value: Any, path: str, depth: int) -> None:
+    """Refuse cards, bad names and what JSON cannot hold, at any depth."""
     if depth > MAX_DEPTH:
         raise EventRefused("invalid_field", f"nested over {MAX_DEPTH} deep", "properties")
     if isinstance(value, dict):
         for name, item in value.items():
             _kind(name)
-            _cut_all(item, _below(path, name), cut, depth + 1)
+            _check_all(item, path, depth + 1)
     elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            _cut_all(item, f"{path}.{i}", cut, depth + 1)
+        for item in value:
+            _check_all(item, path, depth + 1)
     elif value is not None:
-        text = _scalar(value, path)
-        _refuse_card(text, path, is_id=False)
-        _keep_apart(text, path, cut)
+        _refuse_card(_scalar(value, path), path, is_id=False)
 
 
 def _keep_apart(text: str, path: str, cut: list[tuple[str, str]]) -> None:
@@ -272,19 +295,22 @@ def _judged(name: str) -> Kind:
         _refuse("a property's name holds personal data", "")
     if _is_personal_name(name):
         return "personal"
-    return "id" if _ID_NAME.search(name) else "plain"
+    if _ID_NAME.search(name) and _PAYMENT.isdisjoint(map(str.lower, _WORD.findall(name))):
+        return "id"
+    return "plain"
 
 
 def _is_personal_name(name: str) -> bool:
     """Whether a name, or how it ends, is a personal one: email, userEmail, billing_address_2."""
-    if len(name) > _NAME_CHARS:
-        return False
+    name = name[-_NAME_CHARS:]
     whole = re.sub(r"[\s_.\-]", "", name).lower()
-    if whole in PERSONAL_NAMES:
+    if whole in PERSONAL_NAMES or whole.removesuffix("s") in PERSONAL_NAMES:
         return True
     words = [word.lower() for word in _WORD.findall(name)]
     while words and words[-1].isdigit():
         words.pop()
+    if words and words[-1] not in PERSONAL_NAMES:  # address is no plural
+        words[-1] = words[-1].removesuffix("es" if words[-1] == "addresses" else "s")
     for start in range(len(words)):
         ending = "".join(words[start:])
         if ending == "name":
@@ -295,27 +321,56 @@ def _is_personal_name(name: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return `text` with full-width forms and URL escapes undone: they hide what it holds."""
+    """Return `text` without what hides what it holds: other digits and forms, escapes."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return unquote(text) if "%" in text else text
+        text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
+        text = "".join(_ascii_digit(char) for char in text)
+    for _ in range(_ESCAPED_TIMES):
+        if "%" not in text:
+            break
+        text = unquote(text)
+    return unescape(text) if "&" in text else text
+
+
+def _ascii_digit(char: str) -> str:
+    return str(unicodedata.digit(char)) if char.isdigit() and not char.isascii() else char
 
 
 def _has_card_in(run: str) -> bool:
-    """Whether neighbouring groups of digits make up a card's number."""
+    """Whether neighbouring groups of digits make up a card's number; in linear time.
+
+    `sums[p][i]` is the checksum (Luhn, ISO/IEC 7812-1 annex B) of the first i digits of a number
+    that ends at an index of parity p, so that every window's is a difference.
+    """
     groups = _DIGITS.findall(run)
-    for start in range(len(groups)):
-        digits = ""
-        for group in groups[start:]:
-            digits += group
-            if len(digits) >= CARD_DIGITS.stop:
-                break
-            if len(digits) in CARD_DIGITS and _ISSUER.fullmatch(digits) and _luhn(digits):
+    if len(groups) == 1:
+        return len(run) in CARD_DIGITS and bool(_ISSUER.fullmatch(run)) and _luhn(run)
+    digits = np.frombuffer("".join(groups).encode(), np.uint8).astype(np.int64) - ord("0")
+    doubled, index = _LUHN_DOUBLED[digits], np.arange(len(digits))
+    sums = [
+        np.concatenate(([0], np.cumsum(np.where(index % 2 == parity, digits, doubled))))
+        for parity in (0, 1)
+    ]
+    ends = np.cumsum([len(group) for group in groups])
+    starts = np.concatenate(([0], ends[:-1]))
+    starts = starts[np.isin(digits[starts], _ISSUERS_BEGIN)]
+    is_end = np.zeros(len(digits) + CARD_DIGITS.stop, dtype=bool)
+    is_end[ends] = True
+    for length in CARD_DIGITS:
+        start = starts[is_end[starts + length]]
+        parity = (start + length - 1) % 2
+        total = np.where(
+            parity == 0,
+            sums[0][start + length] - sums[0][start],
+            sums[1][start + length] - sums[1][start],
+        )
+        for first in start[total % 10 == 0].tolist():
+            number = "".join(map(str, digits[first : first + length].tolist()))
+            if _ISSUER.fullmatch(number):
                 return True
     return False
 
 
 def _luhn(digits: str) -> bool:
-    """Whether the check digit is right (ISO/IEC 7812-1, annex B)."""
     plain = sum(map(int, digits[-1::-2]))
-    return (plain + sum(_LUHN_DOUBLED[int(digit)] for digit in digits[-2::-2])) % 10 == 0
+    return (plain + sum(int(_LUHN_DOUBLED[int(digit)]) for digit in digits[-2::-2])) % 10 == 0

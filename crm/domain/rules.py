@@ -91,6 +91,8 @@ def from_tree(tree: object) -> Rule:
         rule = msgspec.convert(tree, Rule)
     except msgspec.ValidationError as error:
         raise InvalidRule(f"the rule's tree is not right: {error}") from None
+    except UnicodeEncodeError:
+        raise InvalidRule("the rule's tree holds half a surrogate pair") from None
     except RecursionError:
         raise InvalidRule(too_deep()) from None
     rule = _canonical(rule, 1)

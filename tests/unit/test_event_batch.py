@@ -183,3 +183,12 @@ def test_of_a_field_that_comes_twice_the_last_counts() -> None:
     (event,) = decode_batch(body.encode(), None)
     assert isinstance(event, IncomingEvent)
     assert event.amount == Decimal("12.50")
+
+
+@pytest.mark.parametrize("amount", ["1e9999999999999999999", "0e99999", "1e-99999", "1e400"])
+def test_an_amount_of_any_exponent_spoils_no_neighbour(amount: str) -> None:
+    bad = json.dumps({**GOOD, "amount": 0}).replace('"amount": 0', f'"amount": {amount}')
+    body = f'{{"events": [{json.dumps(GOOD)}, {bad}]}}'.encode()
+    good, found = decode_batch(body, None)
+    assert isinstance(good, IncomingEvent)
+    assert isinstance(found, Refused) or found.amount == Decimal("1e400")  # the door's to refuse

@@ -347,3 +347,37 @@ def test_patience_ends(tmp_path: Path) -> None:
     hasty = replace(stores(RememberingShards(warming=10**9)), patience=Patience(0.05, 0.01, 0.02))
     with pytest.raises(ShardsWarming):
         import_files(planned, hasty, tmp_path / "quarantine", in_process)
+
+
+def test_a_card_number_does_not_come_into_the_quarantine_file(
+    tmp_path: Path, shards: RememberingShards
+) -> None:
+    card = "4111 1111 1111 1111"
+    text = HEADER + f"{card},1,NA,2020-05-01\nana,x,NA,2020-05-01\n"
+    report = import_here(tmp_path, shards, a_mapping(), a_file(tmp_path, "a.csv", text))
+    assert report.tally.rejected == 2
+    assert report.quarantine is not None
+    kept = report.quarantine.read_text()
+    assert card not in kept
+    assert kept.splitlines() == [HEADER.strip(), "", "ana,x,NA,2020-05-01"]
+
+
+def test_json_nested_too_deep_is_one_rejected_row(
+    tmp_path: Path, shards: RememberingShards
+) -> None:
+    good = '{"player": "ana", "stake": 1, "won": null, "at": "2020-05-01"}\n'
+    file = a_file(tmp_path, "a.jsonl", good + "[" * 5_000 + "\n")
+    report = import_here(tmp_path, shards, a_mapping(format="jsonl"), file)
+    assert (report.tally.accepted, report.tally.rejected) == (1, 1)
+    deep = a_file(tmp_path, "deep.yaml", "a: " + "[" * 20_000)
+    with pytest.raises(InvalidMapping, match="nested too deep"):
+        load_mapping(deep)
+
+
+def test_a_first_line_that_is_no_header_is_not_repeated_where_it_is_personal(
+    tmp_path: Path,
+) -> None:
+    file = a_file(tmp_path, "a.csv", "ana@example.com,12,NA,2020-05-01\n" * 2)
+    with pytest.raises(InvalidMapping) as told:
+        plan([file], a_mapping())
+    assert "ana@" not in told.value.message

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crm.domain.errors import EventRefused
 from crm.domain.personal import (
@@ -40,6 +42,11 @@ def nested(depth: int, inner: object) -> dict[str, Any]:
         "call:+1 (555) 123-4567 now",
         "%2B5511987654321",
         "\uff0b5511987654321",
+        "+55\u201311\u201398765\u20134321",
+        "+55_11_98765_4321",
+        "+\u0665\u066511987654321",
+        "ana%252540example.com",
+        "ana&#64;example.com",
     ],
 )
 def test_addresses_and_phone_numbers_are_found_in_any_writing(text: str) -> None:
@@ -68,7 +75,9 @@ def test_a_phone_number_with_00_is_cut_from_text_but_a_padded_id_stays() -> None
         "email", "E-Mail", "e_mail", "userEmail", "contact_email_2", "player_phone",
         "customer_name",
         "firstName", "accountHolderName", "billing address", "clientIP", "remote_ip", "user.cpf",
-        "device_id", "UserAgent",
+        "device_id", "UserAgent", "cardholder_name", "card_holder", "nome", "nome_completo",
+        "telefone", "emails", "phones", "first_names", "addresses", "phone_home", "ipv4",
+        "remote_addr", "a" * 80 + "_email",
     ],
 )  # fmt: skip
 def test_a_field_is_personal_by_its_name_or_by_how_that_ends(name: str) -> None:
@@ -86,7 +95,7 @@ def test_a_flag_under_a_personal_name_is_kept() -> None:
     assert cut_personal_fields({"email": True, "mobile": False})[1] == ()
 
 
-def test_personal_values_are_found_at_any_depth_and_keep_their_path() -> None:
+def test_personal_values_are_found_at_any_depth_and_what_is_below_a_name_stays_whole() -> None:
     kept, cut = cut_personal_fields(
         {
             "round": {"players": [{"name": "Ana", "seat": 1}, {"name": "Rui", "seat": 2}]},
@@ -104,8 +113,7 @@ def test_personal_values_are_found_at_any_depth_and_keep_their_path() -> None:
         ("round.players.0.name", "Ana"),
         ("round.players.1.name", "Rui"),
         ("notes.1", "mail ana@example.com"),
-        ("address.city", "Porto"),
-        ("address.lines.0", "Rua 1"),
+        ("address", '{"city":"Porto","lines":["Rua 1",null]}'),
         ("dotted\\.name.email", "x"),
     )
 
@@ -124,6 +132,14 @@ def test_personal_values_are_found_at_any_depth_and_keep_their_path() -> None:
         "paid 12 4111 1111 1111 1111 on 24",
         f"card{CARD}x",
         "4111%201111%201111%201111",
+        "4111%25201111%25201111%25201111",
+        "4111_1111_1111_1111",
+        "4111/1111/1111/1111",
+        "4111,1111,1111,1111",
+        "4111    1111    1111    1111",
+        "4111\u200b1111\u200b1111\u200b1111",
+        "\u0664\u0661\u0661\u0661 1111 1111 1111",
+        "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
     ],
 )
 def test_a_card_number_is_refused_in_any_writing_and_any_field(text: str) -> None:
@@ -165,6 +181,13 @@ def test_an_operators_own_number_of_13_to_19_digits_is_accepted_under_an_id(name
         assert cut_personal_fields({name: value}) == ({name: value}, ())
     with pytest.raises(EventRefused, match="card numbers"):
         cut_personal_fields({name: "4111 1111 1111 1111"})
+
+
+@pytest.mark.parametrize("name", ["card_id", "cardId", "payment_ids", "ccId", "pan_id"])
+def test_a_card_number_is_refused_under_an_id_of_a_payment(name: str) -> None:
+    for value in (CARD, int(CARD), [CARD]):
+        with pytest.raises(EventRefused, match="card numbers"):
+            cut_personal_fields({name: value})
 
 
 @pytest.mark.parametrize(
@@ -220,8 +243,16 @@ def test_times_and_decimals_of_an_import_are_kept() -> None:
     assert cut_personal_fields(properties) == (properties, ())
 
 
+@given(st.lists(st.integers(0, 9999).map(str), min_size=2, max_size=12))
+def test_grouped_digits_are_a_card_if_some_neighbours_make_one(groups: list[str]) -> None:
+    windows = (groups[i:j] for i in range(len(groups)) for j in range(i + 1, len(groups) + 1))
+    assert holds_card(" ".join(groups)) == any(holds_card("".join(part)) for part in windows)
+
+
 @pytest.mark.timeout(30)  # a quadratic search would take many minutes
-@pytest.mark.parametrize("piece", ["a", "@", "a@", "a@b", "4 ", "+1", "4", "00", "a.", "+1 ()"])
+@pytest.mark.parametrize(
+    "piece", ["a", "@", "a@", "a@b", "4 ", "+1", "4", "00", "a.", "+1 ()", "5 4 "]
+)
 def test_a_long_text_is_searched_in_linear_time(piece: str) -> None:
     for text in (piece * 20_000, "a@b" + piece * 20_000):
         with contextlib.suppress(EventRefused):

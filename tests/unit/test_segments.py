@@ -171,6 +171,11 @@ def test_a_tree_too_deep_is_refused(depth: int) -> None:
         from_tree(_nested(depth))
 
 
+def test_half_a_surrogate_pair_in_a_tree_is_refused() -> None:
+    with pytest.raises(InvalidRule, match="surrogate"):
+        from_tree({"kind": "\ud800"})
+
+
 def test_a_tree_goes_through_json_and_back() -> None:
     rule = parse(
         "not (bet_count_7d in (1, 2)) or first_bet_at between '2026-01-01' and '2026-01-02'"
