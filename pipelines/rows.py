@@ -261,7 +261,7 @@ class ParquetRows:
             return file.schema_arrow
 
     def selected(self, numbers: Sequence[int], hidden: Collection[int]) -> Iterator[Any]:
-        """Yield Arrow record batches with the rows of these numbers, in order; of `hidden`, nulls."""
+        """Yield Arrow batches with the rows of these numbers, in order; of `hidden`, nulls."""
         import numpy as np
         import pyarrow as pa
 
