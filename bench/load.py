@@ -40,7 +40,10 @@ async def post_all(
 
 async def _worker(port: int, path: str, key: str, bodies: Iterator[bytes], times: Times) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n".encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
+        "Content-Type: application/json\r\n"
+    ).encode()
     for body in bodies:
         sent = time.perf_counter()
         writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
