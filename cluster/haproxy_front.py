@@ -21,8 +21,6 @@ _RULES = (
     "del-header x-session-id",
     # Serve's own pages ask for no key.
     "deny deny_status 404 if { path_beg /-/ }",
-    # A body that does not arrive must not hold one of the replicas' places.
-    "wait-for-body time 10s if METH_POST",
 )
 
 

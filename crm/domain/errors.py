@@ -99,6 +99,12 @@ class TooLarge(CrmError):
     code = "too_large"
 
 
+class SlowBody(CrmError):
+    """A request's body stopped on its way."""
+
+    code = "slow_body"
+
+
 class VaultKeyUnusable(CrmError):
     """The vault's master key is missing or is not a key; the message names the file."""
 

@@ -13,13 +13,14 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm.domain.errors import CrmError, TooLarge
+from crm.domain.errors import CrmError, SlowBody, TooLarge
 from crm.domain.event_batch import MAX_BYTES
 from deployments.api.problems import problem
 
 log = structlog.get_logger(__name__)
 OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 OPEN_BELOW = ("/docs/assets/",)
+BODY_S = 10.0  # how long a body may pause
 REREAD_S = 5.0  # how soon a key that was made or removed is noticed
 SAFE = {
     "x-content-type-options": "nosniff",
@@ -146,12 +147,20 @@ def _as_sent(scope: Scope) -> Scope:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Return `receive` that takes no more of a body than may be sent; raises TooLarge."""
-    size = 0
+    """Return `receive` that takes no more of a body than may be sent, and no longer.
+
+    Raises TooLarge or SlowBody: a body that never ends would hold one of the replica's places.
+    """
+    size, more = 0, True
 
     async def receiving() -> Message:
-        nonlocal size
-        message = await receive()
+        nonlocal size, more
+        try:
+            async with asyncio.timeout(BODY_S if more else None):
+                message = await receive()
+        except TimeoutError:
+            raise SlowBody(f"nothing of the body came for {BODY_S:.0f} s") from None
+        more = message.get("more_body", False)
         size += len(message.get("body", b""))
         if size > MAX_BYTES:
             raise TooLarge(_TOO_LARGE)

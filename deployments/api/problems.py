@@ -23,6 +23,7 @@ STATUS = {
     "clusters_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
+    "slow_body": 408,
     "too_large": 413,
     "too_many_events": 413,
     "invalid_rule": 422,

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from structlog.testing import capture_logs
 
 from crm.domain.errors import SealBroken
+from deployments.api import guard
 from deployments.api.guard import OPEN, OPEN_BELOW, REREAD_S, SAFE
 from tests.support.api import KEY, Api, a_client, an_api, an_event_body, problem_of
 from tests.support.local_shards import LocalShards
@@ -122,6 +123,22 @@ async def test_keys_are_read_once_for_all_who_ask_at_once(api: Api) -> None:
         api.clock.move(seconds=REREAD_S / 2)
         await asyncio.gather(*[stranger.get("/v1/features") for _ in range(50)])
     assert api.keys.readings == 2
+
+
+async def test_a_body_that_stops_on_its_way_frees_its_place(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "BODY_S", 0.05)
+    never = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b'{"events": ['
+        await never.wait()
+
+    problem_of(await api.client.post("/v1/events", content=stalling()), 408, "slow_body")
+    form = {"content-type": "application/json"}
+    answer = await api.client.post("/v1/segments/preview", content=stalling(), headers=form)
+    problem_of(answer, 408, "slow_body")
 
 
 async def test_every_answer_carries_the_safe_headers(api: Api) -> None:
