@@ -1,0 +1,176 @@
+"""The gateway over fake owners: what it believes, and what it asks again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from actors import gateway as module
+from actors.gateway import ShardGateway
+from actors.supervisor import Handle, Routes, Slot
+from actors.wire import AppendCall, CountPart, OwnerState, encode
+from crm.adapters.memory import MemoryEventLog
+from crm.domain.errors import ShardsWarming
+from crm.domain.feature_table import from_us
+from crm.domain.ports import PlayerFeatures
+from crm.domain.shards import SHARDS, shards_of_slot
+from tests.support.builders import NOON, a_brand, a_logged_event
+
+BRAND = a_brand()
+
+
+@dataclass(frozen=True)
+class _Method:
+    """What of an actor's method the gateway uses."""
+
+    call: Callable[..., Awaitable[Any]]
+
+    def remote(self, *args: Any) -> Awaitable[Any]:
+        """Call it."""
+        return self.call(*args)
+
+
+@dataclass
+class FakeOwner:
+    """An owner's answers; `ahead_us` is how far its clock is past the moment asked for."""
+
+    slot: int
+    epoch: int = 1
+    ahead_us: int = 0
+    moved: bool = False
+    of_former_times: bool = False  # answers features as of the epoch before
+    asked_us: list[int] = field(default_factory=list)
+    shards: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.shards = list(shards_of_slot(self.slot, 2))
+
+    @property
+    def epochs(self) -> dict[int, int]:
+        """What it says that it owns."""
+        return dict.fromkeys(self.shards, self.epoch)
+
+    @property
+    def count(self) -> _Method:
+        """Count one player, at the later of the moment asked for and its own."""
+
+        async def count(_brand: object, _rule: str, as_of_us: int) -> CountPart:
+            self.asked_us.append(as_of_us)
+            ahead, self.ahead_us = self.ahead_us, 0
+            return CountPart(as_of_us + ahead, self.epochs, 1, 10, [f"p{self.slot}"])
+
+        return _Method(count)
+
+    @property
+    def features(self) -> _Method:
+        """Answer in its own epoch."""
+
+        async def features(brand: str, player_id: str, shard: int) -> PlayerFeatures:
+            epoch = self.epoch - self.of_former_times
+            return PlayerFeatures(brand, player_id, shard, epoch, NOON, {})
+
+        return _Method(features)
+
+    @property
+    def append(self) -> _Method:
+        """Take everything, or nothing once it has lost its shards."""
+
+        async def append(call: bytes) -> bytes:
+            groups = msgspec.msgpack.decode(call, type=AppendCall).groups
+            return encode([["moved" if self.moved else "accepted"]] * len(groups))
+
+        return _Method(append)
+
+
+class Supervised:
+    """Two owners and their routes; `successor` replaces one of them at the next question."""
+
+    def __init__(self) -> None:
+        self.owners = [FakeOwner(0), FakeOwner(1)]
+        self.successors: dict[int, FakeOwner] = {}
+        self.log = MemoryEventLog()
+        self.asked = 0
+
+    async def routes(self) -> Routes:
+        """Return who owns what; the second question finds the successors."""
+        self.asked += 1
+        if self.asked > 1:
+            for slot, owner in self.successors.items():
+                self.owners[slot] = owner
+        return Routes(tuple(_slot(owner) for owner in self.owners))
+
+
+def _slot(owner: FakeOwner) -> Slot:
+    name = f"owner-{owner.slot}-{owner.epoch}"
+    return Slot(name, cast("Handle", owner), OwnerState(True, owner.epochs, 1))
+
+
+@pytest.fixture
+async def system(monkeypatch: pytest.MonkeyPatch) -> Supervised:
+    """Two owners that hold the epochs of the log."""
+    monkeypatch.setattr(module, "WAIT_S", 0.3)
+    monkeypatch.setattr(module, "PAUSE_S", 0.01)
+    supervised = Supervised()
+    await supervised.log.claim(range(SHARDS), "owners")
+    return supervised
+
+
+def _gateway(system: Supervised) -> ShardGateway:
+    return ShardGateway({BRAND.id: BRAND}, system.log, system.routes)
+
+
+async def test_a_count_is_the_sum_of_owners_that_hold_every_shard_in_its_epoch(
+    system: Supervised,
+) -> None:
+    found = await _gateway(system).count(BRAND.id, "exists first_bet_at")
+    assert (found.count, found.total, found.sample) == (2, 20, ["p0", "p1"])
+
+
+@pytest.mark.parametrize("fault", ["former epoch", "a shard short", "a shard twice"])
+async def test_a_count_that_does_not_hold_every_shard_once_is_not_believed(
+    system: Supervised, fault: str
+) -> None:
+    if fault == "former epoch":
+        await system.log.claim([7], "a successor that nobody told of")
+    elif fault == "a shard short":
+        system.owners[0].shards.pop()
+    else:
+        system.owners[0].shards.append(1)
+    with pytest.raises(ShardsWarming, match="not every shard"):
+        await _gateway(system).count(BRAND.id, "exists first_bet_at")
+
+
+async def test_owners_that_are_past_the_moment_are_asked_again_at_a_later_one(
+    system: Supervised,
+) -> None:
+    system.owners[1].ahead_us = 5_000_000
+    found = await _gateway(system).count(BRAND.id, "exists first_bet_at")
+    first, second = system.owners[0].asked_us
+    assert system.owners[1].asked_us == [first, second]
+    assert second > first + 5_000_000
+    assert found.as_of == from_us(second)
+
+
+async def test_an_answer_of_a_former_epoch_is_dropped_and_asked_again(system: Supervised) -> None:
+    system.owners[0].of_former_times = True
+    system.successors = {0: FakeOwner(0, epoch=2)}
+    player = next(f"p{n}" for n in range(99) if a_logged_event(player_id=f"p{n}").shard % 2 == 0)
+    assert (await _gateway(system).features(BRAND.id, player)).epoch == 2
+
+
+async def test_what_is_moved_goes_to_the_successor(system: Supervised) -> None:
+    system.owners[0].moved = system.owners[1].moved = True
+    system.successors = {0: FakeOwner(0, epoch=2), 1: FakeOwner(1, epoch=2)}
+    events = [a_logged_event(event_id=f"e{n}", player_id=f"p{n}") for n in range(8)]
+    verdicts = await _gateway(system).append([[event] for event in events])
+    assert verdicts == [["accepted"]] * 8
+
+
+async def test_what_stays_moved_is_told_as_warming(system: Supervised) -> None:
+    system.owners[0].moved = system.owners[1].moved = True
+    with pytest.raises(ShardsWarming):
+        await _gateway(system).append([[a_logged_event()]])
