@@ -18,8 +18,8 @@ from crm.adapters.lake import Lake
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
-from crm.domain.feature_table import from_us
 from crm.domain.ports import PlayerFeatures
+from crm.domain.times import from_us
 from crm.services.player_features import player_features
 from crm.services.segments import columns_of, matching
 from crm.services.shard_owner import ShardOwner, Stores

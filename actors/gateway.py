@@ -21,9 +21,9 @@ from crm.adapters.postgres.settings import PostgresSettings
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
-from crm.domain.feature_table import from_us, to_us
 from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures
 from crm.domain.shards import SHARDS, shard_of
+from crm.domain.times import from_us, to_us
 from crm.services.coalescing import Coalescer
 from crm.services.segments import SAMPLE
 

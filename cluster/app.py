@@ -17,7 +17,8 @@ from cluster.layout import Layout
 from configs.settings import BadSettings, load_settings
 from crm.domain.errors import CrmError
 
-COMMANDS = ("imports", "training", "segments", "simulation", "openapi")  # cluster/commands/NAME.py
+# cluster/commands/NAME.py
+COMMANDS = ("imports", "features", "training", "segments", "simulation", "openapi")
 
 app = typer.Typer(
     name="crm",

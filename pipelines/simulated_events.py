@@ -77,10 +77,11 @@ class Rows:
 
     def of_sessions(self, sessions: Sessions) -> list[pl.DataFrame]:
         """Return starts and ends of sessions."""
-        number = {"session_id": _numbers("s", len(sessions.player))}
+        number: dict[str, pl.Series | str] = {"session_id": _numbers("s", len(sessions.player))}
+        ended = {**number, "duration_s": pl.Series((sessions.end - sessions.start) // SECOND_US)}
         return [
             self.rows("session.started", sessions.player, sessions.start, extras=number),
-            self.rows("session.ended", sessions.player, sessions.end, extras=number),
+            self.rows("session.ended", sessions.player, sessions.end, extras=ended),
         ]
 
     def of_bets(self, bets: Bets) -> list[pl.DataFrame]:
@@ -148,9 +149,13 @@ def _json(extras: Extras | None, n: int) -> pl.Series:
     if not extras:
         return pl.repeat(None, n, dtype=pl.String, eager=True)
     columns = {k: v for k, v in extras.items() if isinstance(v, pl.Series)}
-    pairs = ",".join(
-        f'"{key}":"{{}}"' if key in columns else f'"{key}":"{value}"'
-        for key, value in extras.items()
-    )
+    pairs = ",".join(f'"{key}":{_place(value)}' for key, value in extras.items())
     template = "{{" + pairs + "}}"
     return pl.DataFrame(columns).select(pl.format(template, *columns)).to_series()
+
+
+def _place(value: pl.Series | str) -> str:
+    """Return where a value goes in the template: numbers as they are, texts in quotes."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "{}" if value.dtype.is_numeric() else '"{}"'

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.simulated_play import Bets, Sessions, running_maximum
 from pipelines.simulated_players import HOUR_US, SECOND_US, Flags, Ints, Players, Simulation
 
-METHODS = ("card", "bank_transfer", "wallet")
+METHODS = ("card", "bank_transfer", "ewallet")
 _MAX_WELCOME = 100  # major units
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.brands import Currency
-from crm.domain.features import FEATURES
+from crm.domain.features import FEATURES, SHARE
 
 Flags = NDArray[np.bool_]
 
@@ -24,8 +24,11 @@ class Condition:
 
     def text(self, currency: Currency) -> str:
         """Return the condition in the rule language, money in major units."""
-        money = FEATURES[self.feature].unit == "money"
-        bound = currency.to_major(self.bound) if money else str(self.bound)
+        bound = str(self.bound)
+        if FEATURES[self.feature].unit == "money":
+            bound = currency.to_major(self.bound)
+        elif FEATURES[self.feature].unit == "share":
+            bound = f"{self.bound / SHARE:.6f}"
         return f"{self.feature} {'>=' if self.at_least else '<'} {bound}"
 
     def holds(self, raw: NDArray[np.int64], missing: Flags | None) -> Flags:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crm.domain.brands import Currency
 from crm.domain.errors import CrmError
-from crm.domain.features import FEATURES
+from crm.domain.features import FEATURES, SHARE
 
 Scaling = Literal["zscore", "log", "robust"]
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
@@ -166,7 +166,8 @@ def in_units(name: str, raw: Ints, missing: Flags | None, currency: Currency) ->
 
 
 def _units(name: str, currency: Currency) -> float:
-    return float(10**currency.decimals) if FEATURES[name].unit == "money" else 1.0
+    unit = FEATURES[name].unit
+    return float(10**currency.decimals if unit == "money" else SHARE if unit == "share" else 1)
 
 
 def check_features(names: Sequence[str]) -> None:

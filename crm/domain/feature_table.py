@@ -1,17 +1,15 @@
 """The live features of one brand's players: exact integer columns, right for any order of events.
 
-The truth is what cannot be recomputed (lifetime totals, first and last times) and a ledger of
-sparse day and hour buckets; the window columns are a cache over the ledger, rebuilt on load. A
-window is a function of the table's own `now`, never of the wall clock. One thread applies and
-advances.
+The truth is what cannot be recomputed (lifetime totals, first and last times, which days counted)
+and a ledger of sparse day and hour buckets; the windows are a cache over the ledger, rebuilt on
+load. A window is a function of the table's own `now`, never of the wall clock. One thread applies
+and advances.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -19,114 +17,46 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from crm.domain.events import LoggedEvent
+from crm.domain.day_set import DaySet
+from crm.domain.event_columns import KINDS, OF_MOMENT, ONCE_A_DAY, EventColumns, Kind
+from crm.domain.feature_values import value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
-    DIFFERENCES,
+    DEFINED,
+    HIDDEN_DAYS,
     HOURS_OF_24H,
     MEASURE_INDEX,
     MEASURES,
     MOMENTS,
+    TRENDS,
     WINDOWS,
+    Edge,
+    Measure,
 )
-from crm.domain.ledger import Cells, Ledger
+from crm.domain.ledger import Cells, Ints, Ledger
+from crm.domain.times import from_us
+from crm.domain.windows import EVENTS, Window
 
-Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 _Number = TypeVar("_Number", np.int16, np.int64)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _NEVER_FIRST = np.iinfo(np.int64).max
 _NEVER_LAST = np.iinfo(np.int64).min
 _FIRST_CAPACITY = 1024
-_WINDOW_INDEX = {name: index for index, name in enumerate(WINDOWS)}
-_DIFFERENCE = {difference.name: difference for difference in DIFFERENCES}
 _MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
-
-
-def to_us(at: datetime) -> int:
-    """Return `at` as microseconds since 1970."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def from_us(us: int) -> datetime:
-    """Return the instant `us` microseconds after 1970."""
-    return _EPOCH + us * _MICROSECOND
-
-
-# A kind is a (type, result) that some measure or moment distinguishes; 0 is every other event.
-_KINDS: list[tuple[str, str | None]] = sorted(
-    {(m.event_type, m.result) for m in MEASURES}
-    | {(t, None) for m in MOMENTS for t in m.event_types if t},
-    key=lambda kind: (kind[0], kind[1] or ""),
-)
-_KIND_INDEX = {kind: index for index, kind in enumerate([("", None), *_KINDS])}
-
-
-def _kind_of(event: LoggedEvent) -> int:
-    found = _KIND_INDEX.get((event.type, event.result))
-    return found if found is not None else _KIND_INDEX.get((event.type, None), 0)
-
-
-def _adds(kind: tuple[str, str | None]) -> list[int]:
-    event_type, result = kind
-    return [
-        index
-        for index, measure in enumerate(MEASURES)
-        if measure.event_type == event_type and measure.result in {None, result}
-    ]
-
-
-_ADDS = [_adds(kind) for kind in _KIND_INDEX]
-_ADD_COUNT = np.array([len(adds) for adds in _ADDS])
-_ADD_START = np.concatenate(([0], np.cumsum(_ADD_COUNT)[:-1]))
-_ADD_MEASURE = np.array([index for adds in _ADDS for index in adds], dtype=np.int64)
-_IS_AMOUNT = np.array([measure.adds == "amount" for measure in MEASURES])
-_MOMENT_OF_KIND = np.array(
-    [
-        [not moment.event_types[0] or kind[0] in moment.event_types for moment in MOMENTS]
-        for kind in _KIND_INDEX
-    ]
-)
-
-
-@dataclass(frozen=True)
-class EventColumns:
-    """Events as columns of one length: player ids, and int64 arrays. Times in microseconds."""
-
-    player_ids: Sequence[str]
-    shards: Ints
-    kinds: Ints
-    amounts: Ints
-    at: Ints
-    days: Ints
-
-    @classmethod
-    def of(cls, events: Sequence[LoggedEvent]) -> EventColumns:
-        """Gather the columns of `events`."""
-        return cls(
-            [event.player_id for event in events],
-            np.array([event.shard for event in events], dtype=np.int64),
-            np.array([_kind_of(event) for event in events], dtype=np.int64),
-            np.array([event.amount_minor or 0 for event in events], dtype=np.int64),
-            np.array([to_us(event.occurred_at) for event in events], dtype=np.int64),
-            np.array([event.local_day.toordinal() for event in events], dtype=np.int64),
-        )
-
-    def take(self, which: Mask) -> EventColumns:
-        """Return the rows where `which` is set."""
-        ids = [self.player_ids[i] for i in np.flatnonzero(which).tolist()]
-        return EventColumns(
-            ids,
-            self.shards[which],
-            self.kinds[which],
-            self.amounts[which],
-            self.at[which],
-            self.days[which],
-        )
+_KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
+_DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
+_LONGEST = max(_DAYS.values())
+_ALL = range(len(MEASURES))
+# the features by how they are read: a measure's total, made of totals, or a time
+_PLAIN = {window: [f"{measure.name}_{window}" for measure in MEASURES] for window in WINDOWS}
+_EDGES = {name: one.definition for name, one in DEFINED.items() if isinstance(one.definition, Edge)}
+_MADE = {
+    name: one for name, one in DEFINED.items() if not isinstance(one.definition, Measure | Edge)
+}
+_COMPARED = [EVENTS, *sorted({MEASURE_INDEX[trend.measure] for trend in TRENDS})]
 
 
 class AheadEvent(msgspec.Struct, array_like=True, order=True):
@@ -135,20 +65,20 @@ class AheadEvent(msgspec.Struct, array_like=True, order=True):
     at: int
     player_id: str
     shard: int
-    kind: int
+    kind: tuple[str, str | None, str | None, str | None]
     amount: int
+    seconds: int
     day: int
 
 
 class TableSlice(msgspec.Struct):
     """All that one virtual shard knows of one brand, for a snapshot; arrays are raw int64."""
 
-    measures: list[str]
-    moments: list[str]
     player_ids: list[str]
     lifetime: bytes  # (measures, players)
     first: bytes  # (moments, players), microseconds
     last: bytes
+    once: bytes  # (3, n): player, day, measure that counted once that day
     days: bytes  # (4, cells): bucket, player, measure, value
     hours: bytes
     ahead: list[AheadEvent]
@@ -162,10 +92,16 @@ class FeatureTable:
         self._ids: list[str] = []
         self._row: dict[str, int] = {}
         self._ahead: list[AheadEvent] = []
+        self._once = DaySet()
         self._days = Ledger()
         self._hours = Ledger()
+        self._windows = {
+            "24h": Window(_ALL, len(MEASURES)),
+            **{name: Window(_ALL, len(MEASURES)) for name in DAYS_OF_WINDOW},
+            **{name: Window(_COMPARED, len(MEASURES)) for name in HIDDEN_DAYS},
+        }
         self._shard = np.zeros(0, dtype=np.int16)
-        self._totals = np.zeros((len(WINDOWS), len(MEASURES), 0), dtype=np.int64)
+        self._lifetime = np.zeros((len(MEASURES), 0), dtype=np.int64)
         self._first = np.zeros((len(MOMENTS), 0), dtype=np.int64)
         self._last = np.zeros((len(MOMENTS), 0), dtype=np.int64)
         self._grow(_FIRST_CAPACITY)
@@ -187,14 +123,13 @@ class FeatureTable:
         if not len(events.at):
             return
         rows = self._rows(events.player_ids, events.shards)
-        for index in range(len(MOMENTS)):
-            of_moment = _MOMENT_OF_KIND[events.kinds, index]
+        for index, kinds in enumerate(OF_MOMENT):
+            of_moment = kinds[events.kinds]
             np.minimum.at(self._first[index], rows[of_moment], events.at[of_moment])
             np.maximum.at(self._last[index], rows[of_moment], events.at[of_moment])
-        cells = _cells(rows, events)
-        if len(cells.rows):
-            self._add("lifetime", cells)
-            self._file(cells, events)
+        cells, event = events.cells(rows, self._zone)
+        counts = self._count_once_a_day(cells, events.days[event])
+        self._file(cells.take(counts), events.days[event[counts]], events.at[event[counts]])
 
     def advance(self, now_us: int) -> None:
         """Move the clock on, never back: buckets leave their windows, waiting events come in."""
@@ -209,51 +144,59 @@ class FeatureTable:
         if due:
             self.apply(_columns_of(due))
 
+    def _count_once_a_day(self, cells: Cells, days: Ints) -> Mask:
+        """Return which cells count: of a measure that counts once a day, a player's first."""
+        counts = np.ones(len(cells.rows), dtype=bool)
+        once = np.flatnonzero(ONCE_A_DAY[cells.measures])
+        counts[once] = self._once.add(cells.rows[once], days[once], cells.measures[once])
+        return counts
+
     def _advance_hours(self, hour: int) -> None:
         if hour == self._hour:
             return
         for leaving in self._hours.pop_until(hour - HOURS_OF_24H):
-            self._add("24h", leaving, sign=-1)
+            self._windows["24h"].take_away(leaving)
         self._hour = hour
 
     def _advance_days(self, day: int) -> None:
         if day == self._day:
             return
-        for window, length in DAYS_OF_WINDOW.items():
+        for name, length in _DAYS.items():
             for leaving in self._days.between(self._day - length + 1, day - length + 1):
-                self._add(window, leaving, sign=-1)
-        self._days.pop_until(day - max(DAYS_OF_WINDOW.values()))
+                self._windows[name].take_away(leaving)
+        self._days.pop_until(day - _LONGEST)
         self._day = day
 
-    def _file(self, cells: Cells, events: EventColumns) -> None:
-        """Put cells into their buckets, and into every window that holds the bucket."""
-        counts = _ADD_COUNT[events.kinds]
-        days = np.repeat(events.days, counts)
-        hours = np.repeat(events.at // _HOUR_US, counts)
-        for window, length in DAYS_OF_WINDOW.items():
-            self._add(window, cells.take(days > self._day - length))
-        in_24h = hours > self._hour - HOURS_OF_24H
-        self._add("24h", cells.take(in_24h))
-        self._hours.add(hours[in_24h], cells.take(in_24h))
-        in_days = days > self._day - max(DAYS_OF_WINDOW.values())
-        self._days.add(days[in_days], cells.take(in_days))
+    def _file(self, cells: Cells, days: Ints, at: Ints) -> None:
+        """Count cells for ever, put them into their buckets, and into every window with these."""
+        place = cells.measures * self._lifetime.shape[1] + cells.rows
+        np.add.at(self._lifetime.reshape(-1), place, cells.values)
+        self._file_days(cells, days)
+        self._file_hours(cells, at // _HOUR_US)
 
-    def _add(self, window: str, cells: Cells, sign: int = 1) -> None:
-        totals = self._totals[_WINDOW_INDEX[window]]
-        at = cells.measures * totals.shape[1] + cells.rows
-        np.add.at(totals.reshape(-1), at, cells.values if sign == 1 else -cells.values)
+    def _file_days(self, cells: Cells, days: Ints) -> None:
+        recent = days > self._day - _LONGEST
+        cells, days = cells.take(recent), days[recent]
+        self._days.add(days, cells)
+        for name, length in _DAYS.items():
+            inside = days > self._day - length
+            self._windows[name].add(cells if inside.all() else cells.take(inside))
+
+    def _file_hours(self, cells: Cells, hours: Ints) -> None:
+        """File what lies in the last 24 hours; what counts once a day has no hour of its own."""
+        inside = (hours > self._hour - HOURS_OF_24H) & ~ONCE_A_DAY[cells.measures]
+        cells = cells.take(inside)
+        self._hours.add(hours[inside], cells)
+        self._windows["24h"].add(cells)
 
     def _wait(self, events: EventColumns) -> None:
-        for i, player_id in enumerate(events.player_ids):
-            numbers = (
-                events.at[i],
-                events.shards[i],
-                events.kinds[i],
-                events.amounts[i],
-                events.days[i],
-            )
-            at, shard, kind, amount, day = (int(number) for number in numbers)
-            heapq.heappush(self._ahead, AheadEvent(at, player_id, shard, kind, amount, day))
+        columns = (events.at, events.shards, events.kinds)
+        numbers = [array.tolist() for array in (*columns, events.amounts, events.seconds)]
+        for player_id, at, shard, kind, amount, seconds, day in zip(
+            events.player_ids, *numbers, events.days.tolist(), strict=True
+        ):
+            waiting = AheadEvent(at, player_id, shard, KINDS[kind], amount, seconds, day)
+            heapq.heappush(self._ahead, waiting)
 
     def _local_day(self, at_us: int) -> int:
         return from_us(at_us).astimezone(self._zone).toordinal()
@@ -284,9 +227,11 @@ class FeatureTable:
 
     def _grow(self, capacity: int) -> None:
         self._shard = _wider(self._shard, capacity, -1)
-        self._totals = _wider(self._totals, capacity, 0)
+        self._lifetime = _wider(self._lifetime, capacity, 0)
         self._first = _wider(self._first, capacity, _NEVER_FIRST)
         self._last = _wider(self._last, capacity, _NEVER_LAST)
+        for window in self._windows.values():
+            window.fit(capacity)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -304,38 +249,60 @@ class FeatureTable:
         return self._shard[: len(self._ids)]
 
     def column(self, name: str) -> tuple[Ints, Mask | None]:
-        """Return the values of a feature by row, and where they are missing (None: nowhere)."""
-        return self.feature(name, slice(0, len(self._ids)))
+        """Return the values of a feature by row, and where they are missing (None: nowhere).
 
-    def feature(self, name: str, rows: slice) -> tuple[Ints, Mask | None]:
-        """Return a feature for some rows; raises KeyError for a name that is not in the list."""
-        base, _, window = name.rpartition("_")
-        if window in _WINDOW_INDEX:
-            return self._total(base, window, rows), None
-        if window == "at":
-            edge, _, moment = base.partition("_")
-            times = (self._first if edge == "first" else self._last)[_MOMENT_INDEX[moment], rows]
-            return times, times == (_NEVER_FIRST if edge == "first" else _NEVER_LAST)
-        if name == "days_since_registration":
-            return self._days_since(self._first[_MOMENT_INDEX["registration"], rows], _NEVER_FIRST)
-        return self._days_since(
-            self._last[_MOMENT_INDEX[name.removeprefix("days_since_last_")], rows], _NEVER_LAST
-        )
+        Raises KeyError for a name that is not in the list.
+        """
+        defined = DEFINED[name]
+        if isinstance(defined.definition, Edge):
+            return self._edge(defined.definition)
+        value, missing = value_of(defined, self._column_of)
+        return value, missing
 
-    def _total(self, base: str, window: str, rows: slice) -> Ints:
-        totals = self._totals[_WINDOW_INDEX[window]]
-        difference = _DIFFERENCE.get(base)
-        if difference is None:
-            measure: Ints = totals[MEASURE_INDEX[base], rows]
-            return measure
-        value: Ints = totals[MEASURE_INDEX[difference.plus], rows].copy()
-        for minus in difference.minus:
-            value -= totals[MEASURE_INDEX[minus], rows]
-        return value
+    def values(self, row: int) -> dict[str, int | None]:
+        """Return every feature of one player; missing ones are None."""
+        totals = {name: window.of_row(row) for name, window in self._windows.items()}
+        totals["lifetime"] = self._lifetime[:, row].tolist()
 
-    def _days_since(self, times: Ints, never: int) -> tuple[Ints, Mask]:
+        def total(measure: str, window: str) -> int:
+            return totals[window][MEASURE_INDEX[measure]]
+
+        found: dict[str, int | None] = {}
+        for window, names in _PLAIN.items():
+            found.update(zip(names, totals[window], strict=True))
+        for name, defined in _MADE.items():
+            value, missing = value_of(defined, total)
+            found[name] = None if missing else int(value)
+        for name, edge in _EDGES.items():
+            found[name] = self._edge_of(edge, row)
+        return {name: found[name] for name in DEFINED}
+
+    def _column_of(self, measure: str, window: str) -> Ints:
+        index, rows = MEASURE_INDEX[measure], slice(0, len(self._ids))
+        if window == "lifetime":
+            column: Ints = self._lifetime[index, rows]
+            return column
+        return self._windows[window].values(index, rows)
+
+    def _edge(self, edge: Edge) -> tuple[Ints, Mask]:
+        side, never = self._side(edge)
+        times = side[_MOMENT_INDEX[edge.moment], : len(self._ids)]
         missing = times == never
+        if not edge.days_since:
+            return times, missing
         return np.where(missing, 0, (self.now_us - np.where(missing, 0, times)) // _DAY_US), missing
+
+    def _edge_of(self, edge: Edge, row: int) -> int | None:
+        side, never = self._side(edge)
+        at = int(side[_MOMENT_INDEX[edge.moment], row])
+        if at == never:
+            return None
+        return (self.now_us - at) // _DAY_US if edge.days_since else at
+
+    def _side(self, edge: Edge) -> tuple[Ints, int]:
+        if edge.which == "first":
+            return self._first, _NEVER_FIRST
+        return self._last, _NEVER_LAST
 
     # --- slices: snapshot, restore, move --------------------------------------------------------
 
@@ -346,44 +313,33 @@ class FeatureTable:
         place = np.full(len(self._ids), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         return TableSlice(
-            measures=[measure.name for measure in MEASURES],
-            moments=[moment.name for moment in MOMENTS],
             player_ids=[self._ids[row] for row in rows],
-            lifetime=self._totals[_WINDOW_INDEX["lifetime"]][:, rows].tobytes(),
+            lifetime=self._lifetime[:, rows].tobytes(),
             first=self._first[:, rows].tobytes(),
             last=self._last[:, rows].tobytes(),
+            once=self._once.export(place).tobytes(),
             days=self._days.export(place).tobytes(),
             hours=self._hours.export(place).tobytes(),
             ahead=sorted(event for event in self._ahead if event.shard == shard),
         )
 
     def load(self, shard: int, part: TableSlice) -> None:
-        """Take in a slice of players not here yet; measures that it lacks start at 0."""
+        """Take in a slice of players not here yet, by the same list of features."""
         players = len(part.player_ids)
         rows = self._rows(part.player_ids, np.full(players, shard))
-        into = np.array([MEASURE_INDEX[name] for name in part.measures], dtype=np.int64)
-        lifetime = self._totals[_WINDOW_INDEX["lifetime"]]
-        lifetime[into[:, None], rows] = _int64(part.lifetime, (len(into), players))
-        moments = np.array([_MOMENT_INDEX[name] for name in part.moments], dtype=np.int64)
-        self._first[moments[:, None], rows] = _int64(part.first, (len(moments), players))
-        self._last[moments[:, None], rows] = _int64(part.last, (len(moments), players))
-        self._load_days(*_placed(part.days, rows, into))
-        self._load_hours(*_placed(part.hours, rows, into))
+        self._lifetime[:, rows] = _int64(part.lifetime, (len(MEASURES), players))
+        self._first[:, rows] = _int64(part.first, (len(MOMENTS), players))
+        self._last[:, rows] = _int64(part.last, (len(MOMENTS), players))
+        player, day, measure = _int64(part.once, (3, -1))
+        self._once.add(rows[player], day, measure)
+        days, cells = _placed(part.days, rows)
+        self._file_days(cells, days)
+        hours, cells = _placed(part.hours, rows)
+        self._file_hours(cells, hours)
         for event in part.ahead:
             heapq.heappush(self._ahead, event)
         now, self.now_us = self.now_us, min([self.now_us, *(event.at - 1 for event in part.ahead)])
         self.advance(now)
-
-    def _load_days(self, days: Ints, cells: Cells) -> None:
-        for window, length in DAYS_OF_WINDOW.items():
-            self._add(window, cells.take(days > self._day - length))
-        kept = days > self._day - max(DAYS_OF_WINDOW.values())
-        self._days.add(days[kept], cells.take(kept))
-
-    def _load_hours(self, hours: Ints, cells: Cells) -> None:
-        kept = hours > self._hour - HOURS_OF_24H
-        self._add("24h", cells.take(kept))
-        self._hours.add(hours[kept], cells.take(kept))
 
     def without(self, shards: Iterable[int]) -> FeatureTable:
         """Return a table of all players but those of `shards`."""
@@ -395,29 +351,19 @@ class FeatureTable:
         return rest
 
 
-def _cells(rows: Ints, events: EventColumns) -> Cells:
-    """Return what the events add: one cell per event and measure, in event order."""
-    counts = _ADD_COUNT[events.kinds]
-    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    measures = _ADD_MEASURE[np.repeat(_ADD_START[events.kinds], counts) + offsets]
-    values = np.where(_IS_AMOUNT[measures], np.repeat(events.amounts, counts), 1)
-    return Cells(np.repeat(rows, counts), measures, values)
-
-
 def _columns_of(events: Sequence[AheadEvent]) -> EventColumns:
     def column(name: str) -> Ints:
         return np.array([getattr(event, name) for event in events], dtype=np.int64)
 
-    ids = [event.player_id for event in events]
-    return EventColumns(
-        ids, column("shard"), column("kind"), column("amount"), column("at"), column("day")
-    )
+    kinds = np.array([_KIND_INDEX.get(Kind(*event.kind), 0) for event in events], dtype=np.int64)
+    numbers = [column(name) for name in ("amount", "seconds", "at", "day")]
+    return EventColumns([event.player_id for event in events], column("shard"), kinds, *numbers)
 
 
-def _placed(raw: bytes, rows: Ints, measures: Ints) -> tuple[Ints, Cells]:
-    """Return a slice's buckets and its cells, in this table's rows and measures."""
-    buckets, players, measure, values = _int64(raw, (4, -1))
-    return buckets, Cells(rows[players], measures[measure], values)
+def _placed(raw: bytes, rows: Ints) -> tuple[Ints, Cells]:
+    """Return a slice's buckets and its cells, in this table's rows."""
+    buckets, players, measures, values = _int64(raw, (4, -1))
+    return buckets, Cells(rows[players], measures, values)
 
 
 def _int64(raw: bytes, shape: tuple[int, int]) -> Ints:

@@ -13,21 +13,21 @@ import msgspec
 
 from crm.domain.brands import Brand
 from crm.domain.errors import InvalidRule
-from crm.domain.features import FEATURES, Feature
+from crm.domain.features import FEATURES, SHARE, Feature
+from crm.domain.times import to_us
 
 MAX_DEPTH = 50
 MAX_TERMS = 200
 MAX_COUNT = 10**18
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
-# Money is decimal text in major units, a time is RFC 3339 or an ISO date, the rest are integers.
+# Money (major units) and shares are decimal text, a time is RFC 3339 or an ISO date, the rest
+# are integers.
 Value: TypeAlias = int | str
 
-_MONEY = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,12})?")  # 27 digits: exact in decimal's 28
+_DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,12})?")  # 27 digits: exact in decimal's 28
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _YEARS = range(1900, 2200)  # zones and the next day stay within what a datetime can hold
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Node(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
@@ -165,7 +165,9 @@ def feature_named(name: str) -> Feature:
 def literal(feature: Feature, value: Value) -> Value:
     """Return `value` in the one form in which it is kept; raises InvalidRule for a wrong type."""
     if feature.unit == "money":
-        return _money(feature, value)
+        return _decimal(feature, value, "money: a decimal such as 500 or 12.50")
+    if feature.unit == "share":
+        return _decimal(feature, value, "a share: a decimal such as 0.25")
     if feature.unit == "time":
         return _time(feature, value)
     if not isinstance(value, int) or abs(value) >= MAX_COUNT:
@@ -185,10 +187,15 @@ def bounds(feature: Feature, value: Value, brand: Brand) -> tuple[int, int]:
             code, decimals = brand.currency.code, brand.currency.decimals
             raise InvalidRule(f"{feature.name} is in {code}, which has {decimals} decimals")
         return minor, minor
+    if feature.unit == "share":
+        millionths = Decimal(value) * SHARE
+        if millionths != int(millionths):
+            raise InvalidRule(f"{feature.name} has 6 decimals")
+        return int(millionths), int(millionths)
     if isinstance(value, int):
         return value, value
     if not _DATE.fullmatch(value):
-        at = _microseconds(datetime.fromisoformat(value))
+        at = to_us(datetime.fromisoformat(value))
         return at, at
     day = date.fromisoformat(value)
     return _midnight(day, brand), _midnight(day + timedelta(days=1), brand) - 1
@@ -216,10 +223,10 @@ def _canonical(rule: Rule, depth: int) -> Rule:
             return condition(rule)
 
 
-def _money(feature: Feature, value: Value) -> str:
+def _decimal(feature: Feature, value: Value, what: str) -> str:
     text = str(value) if isinstance(value, str) or abs(value) < MAX_COUNT else ""
-    if not _MONEY.fullmatch(text):
-        raise InvalidRule(f"{feature.name} is money: a decimal such as 500 or 12.50")
+    if not _DECIMAL.fullmatch(text):
+        raise InvalidRule(f"{feature.name} is {what}")
     amount = Decimal(text).normalize()
     return format(abs(amount) if amount.is_zero() else amount, "f")
 
@@ -243,8 +250,4 @@ def _time(feature: Feature, value: Value) -> str:
 
 
 def _midnight(day: date, brand: Brand) -> int:
-    return _microseconds(datetime.combine(day, time(), brand.zone))
-
-
-def _microseconds(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
+    return to_us(datetime.combine(day, time(), brand.zone))

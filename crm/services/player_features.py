@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 from crm.domain.brands import Brand
 from crm.domain.errors import PlayerNotFound
-from crm.domain.feature_table import FeatureTable, from_us
-from crm.domain.features import FEATURES
+from crm.domain.feature_table import FeatureTable
+from crm.domain.features import FEATURES, SHARE
 from crm.domain.ports import PlayerFeatures
+from crm.domain.times import from_us
 
 
 def player_features(
@@ -19,25 +20,30 @@ def player_features(
     row = table.row(player_id)
     if row is None:
         raise PlayerNotFound(f"brand {brand} has no such player")
-    values: dict[str, int | None] = {}
-    for name in FEATURES:
-        column, missing = table.feature(name, slice(row, row + 1))
-        values[name] = None if missing is not None and missing[0] else int(column[0])
-    return PlayerFeatures(brand, player_id, shard, epoch, from_us(table.now_us), values)
+    now = from_us(table.now_us)
+    return PlayerFeatures(brand, player_id, shard, epoch, now, table.values(row))
 
 
-def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, int | str | None]:
+Written = int | float | str | None
+
+
+def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, Written]:
     """Write features for people: money as decimal strings in major units, times as RFC 3339."""
     return {name: _written(brand, name, value) for name, value in values.items()}
 
 
-def _written(brand: Brand, name: str, value: int | None) -> int | str | None:
+def _written(brand: Brand, name: str, value: int | None) -> Written:
     if value is None:
         return None
-    unit = FEATURES[name].unit
-    if unit == "money":
-        return brand.currency.to_major(value)
-    return rfc3339(from_us(value)) if unit == "time" else value
+    match FEATURES[name].unit:
+        case "money":
+            return brand.currency.to_major(value)
+        case "time":
+            return rfc3339(from_us(value))
+        case "share":
+            return value / SHARE
+        case _:
+            return value
 
 
 def rfc3339(at: datetime) -> str:

@@ -23,9 +23,11 @@ from crm.domain.errors import (
     LogGap,
     ShardsWarming,
 )
+from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
-from crm.domain.feature_table import EventColumns, FeatureTable, to_us
+from crm.domain.feature_table import FeatureTable
 from crm.domain.ports import Appended, EventLog, Files, SnapshotName
+from crm.domain.times import to_us
 from crm.services.shard_snapshots import ShardSnapshot
 
 log = structlog.get_logger(__name__)

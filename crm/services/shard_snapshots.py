@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import msgspec
 import zstandard
 
 from crm.domain.feature_table import TableSlice
+from crm.domain.features import MEASURES, MOMENTS
 
-_MAGIC = b"crmshard1"
+# A snapshot of another list of features is not ours to read: the log is replayed in its place.
+_LIST = blake2b(repr((MEASURES, MOMENTS)).encode(), digest_size=8).digest()
+_MAGIC = b"crmshard2" + _LIST
 
 
 class ShardSnapshot(msgspec.Struct, array_like=True):
@@ -27,7 +32,7 @@ class ShardSnapshot(msgspec.Struct, array_like=True):
     def decode(cls, data: bytes) -> ShardSnapshot:
         """Read a file's bytes; raises ValueError if they are none of ours or damaged."""
         if not data.startswith(_MAGIC):
-            message = "not a snapshot"
+            message = "no snapshot of these features"
             raise ValueError(message)
         try:
             return msgspec.msgpack.decode(zstandard.decompress(data[len(_MAGIC) :]), type=cls)

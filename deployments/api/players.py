@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from crm.domain.features import FEATURES, Feature
 from crm.services import clustering
 from crm.services.clustering import PlayerCluster
-from crm.services.player_features import for_reading
+from crm.services.player_features import Written, for_reading
 from deployments.api.answers import answers, json
 from deployments.api.services import Services
 
@@ -25,18 +25,21 @@ class Player(msgspec.Struct):
     player_id: str
     brand: str
     as_of: datetime
-    registered_at: int | str | None
-    first_seen_at: int | str | None
-    last_seen_at: int | str | None
+    registered_at: Written
+    first_seen_at: Written
+    last_seen_at: Written
 
 
 class FeaturesOfPlayer(msgspec.Struct):
-    """All features: counts as integers, money as decimal strings, missing ones as null."""
+    """All features: counts as integers, money as decimal strings, shares as numbers.
+
+    Missing ones are null.
+    """
 
     player_id: str
     brand: str
     as_of: datetime
-    features: dict[str, int | str | None]
+    features: dict[str, Written]
 
 
 class FeatureList(msgspec.Struct):

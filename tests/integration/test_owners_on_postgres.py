@@ -14,8 +14,8 @@ import pytest
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.errors import DatabaseAway
 from crm.domain.events import LoggedEvent
-from crm.domain.feature_table import from_us
 from crm.domain.shards import SHARDS, shards_of_slot
+from crm.domain.times import from_us
 from crm.services.shard_owner import ShardOwner
 from tests.support.builders import NOON, a_brand, a_logged_event
 from tests.support.clock import Clock

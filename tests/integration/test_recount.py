@@ -15,7 +15,7 @@ from crm.adapters.memory import MemoryFiles
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
-from crm.domain.feature_table import from_us
+from crm.domain.times import from_us
 from tests.support.clock import Clock
 from tests.support.histories import ENDS, brands, histories
 from tests.support.owners import an_owner, features_of_all

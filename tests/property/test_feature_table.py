@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm.domain.brands import Brand
+from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
-from crm.domain.feature_table import EventColumns, FeatureTable, to_us
+from crm.domain.feature_table import FeatureTable
 from crm.domain.features import FEATURES
 from crm.domain.shards import SHARDS
+from crm.domain.times import to_us
 from tests.support.brute_force import features_of
 from tests.support.builders import a_brand, a_logged_event
 from tests.support.histories import ENDS, brands, histories
@@ -36,7 +38,7 @@ def _features(table: FeatureTable) -> dict[str, dict[str, int | None]]:
 def _bytes(table: FeatureTable) -> list[bytes]:
     """The canonical bytes of all that the table knows."""
     return [
-        part.lifetime + part.first + part.last + part.days + part.hours
+        part.lifetime + part.first + part.last + part.once + part.days + part.hours
         for part in (table.export(shard) for shard in range(SHARDS))
     ]
 
@@ -76,6 +78,17 @@ def test_any_order_and_batching_under_a_moving_clock_equals_one_pass(
     once.apply(EventColumns.of(events))
     assert _bytes(table) == _bytes(once)
     assert _features(table) == _features(once)
+
+
+@given(_cases())
+def test_one_players_features_are_those_of_the_columns(
+    case: tuple[Brand, datetime, list[LoggedEvent]],
+) -> None:
+    brand, end, events = case
+    table = _table(brand, end)
+    table.apply(EventColumns.of(events))
+    of_columns = _features(table)
+    assert {player: table.values(row) for row, player in enumerate(table.player_ids)} == of_columns
 
 
 @given(_cases(), st.integers(0, 40 * 86_400))

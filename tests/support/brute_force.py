@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
-from crm.domain.feature_table import to_us
+from crm.domain.times import to_us
 
-_WINDOW_DAYS = {"7d": 7, "30d": 30}
-_ONES = {
-    "deposit_count": ("deposit.completed", None),
-    "failed_deposit_count": ("deposit.failed", None),
-    "withdrawal_count": ("withdrawal.completed", None),
-    "cancelled_withdrawal_count": ("withdrawal.cancelled", None),
-    "bet_count": ("bet.placed", None),
-    "win_count": ("bet.settled", "won"),
-    "loss_count": ("bet.settled", "lost"),
-    "bonus_count": ("bonus.granted", None),
-    "session_count": ("session.started", None),
-}
+_WINDOW_DAYS = {"7d": 7, "14d": 14, "30d": 30, "35d": 35, "90d": 90}
+_SHOWN = ("24h", "7d", "30d", "90d", "lifetime")
+_PRODUCTS = ("casino", "live", "sports", "poker", "crash")
+_METHODS = ("card", "bank_transfer", "pix", "ewallet", "voucher", "crypto", "cash")
+_COUNTS = {
+    "deposit_count": "deposit.completed",
+    "failed_deposit_count": "deposit.failed",
+    "withdrawal_count": "withdrawal.completed",
+    "cancelled_withdrawal_count": "withdrawal.cancelled",
+    "bet_count": "bet.placed",
+    "bonus_count": "bonus.granted",
+    "session_count": "session.started",
+    **{
+        f"message_{what}_count": f"message.{what}"
+        for what in (
+            "sent", "delivered", "opened", "clicked", "bounced", "complained", "unsubscribed",
+        )
+    },
+}  # fmt: skip
 _SUMS = {
     "deposit_amount": "deposit.completed",
     "withdrawal_amount": "withdrawal.completed",
@@ -28,41 +37,145 @@ _SUMS = {
     "payout_amount": "bet.settled",
     "bonus_amount": "bonus.granted",
 }
+_OWN = {
+    "player.registered", "session.started", "session.ended", "deposit.requested",
+    "deposit.completed", "deposit.failed", "withdrawal.requested", "withdrawal.completed",
+    "withdrawal.cancelled", "bet.placed", "message.opened", "message.clicked",
+}  # fmt: skip
 _TIMES = {
-    "bet": "bet.placed",
-    "deposit": "deposit.completed",
-    "withdrawal": "withdrawal.completed",
-    "session": "session.started",
-    "registration": "player.registered",
-    "activity": None,
+    "bet": {"bet.placed"},
+    "deposit": {"deposit.completed"},
+    "withdrawal": {"withdrawal.completed"},
+    "session": {"session.started"},
+    "registration": {"player.registered"},
+    "activity": _OWN,
 }
+Totals = dict[str, int]
+Values = dict[str, int | None]
 
 
-def features_of(
-    events: Iterable[LoggedEvent], brand: Brand, as_of: datetime
-) -> dict[str, int | None]:
+def features_of(events: Iterable[LoggedEvent], brand: Brand, as_of: datetime) -> Values:
     """Every feature of one player, as raw integers, from all of his events."""
     past = [event for event in events if event.occurred_at <= as_of]
-    values: dict[str, int | None] = {}
-    for window in ("24h", "7d", "30d", "lifetime"):
-        inside = [event for event in past if _is_inside(event, window, brand, as_of)]
-        for name, (kind, result) in _ONES.items():
-            values[f"{name}_{window}"] = sum(
-                1 for e in inside if e.type == kind and result in (None, e.result)
-            )
-        for name, kind in _SUMS.items():
-            values[f"{name}_{window}"] = sum(e.amount_minor or 0 for e in inside if e.type == kind)
-        ggr = sum(_ggr(event) for event in inside)
-        values[f"ggr_amount_{window}"] = ggr
-        values[f"ngr_amount_{window}"] = ggr - (values[f"bonus_amount_{window}"] or 0)
-    for name, kind_or_all in _TIMES.items():
-        times = [e.occurred_at for e in past if kind_or_all in (None, e.type)]
+    totals = {
+        window: _totals([e for e in past if _is_inside(e, window, brand, as_of)], brand)
+        for window in (*_SHOWN, "14d", "35d")
+    }
+    values: Values = {}
+    for window in _SHOWN:
+        found = {**totals[window], **_derived(totals[window])}
+        if window == "24h":
+            for name in ("active_days", "deposit_days", "bet_days", "deposits_per_deposit_day"):
+                del found[name]
+        values |= {f"{name}_{window}": value for name, value in found.items()}
+    return values | _trends(totals) | _times(past, as_of)
+
+
+def _totals(inside: Sequence[LoggedEvent], brand: Brand) -> Totals:
+    def count(which: Callable[[LoggedEvent], bool]) -> int:
+        return sum(1 for event in inside if which(event))
+
+    def days(types: set[str]) -> int:
+        return len({event.local_day for event in inside if event.type in types})
+
+    def bets(which: Callable[[LoggedEvent], bool]) -> int:
+        return count(lambda e: e.type == "bet.placed" and which(e))
+
+    found = {
+        name: sum(1 for event in inside if event.type == kind) for name, kind in _COUNTS.items()
+    }
+    found |= {
+        name: sum(event.amount_minor or 0 for event in inside if event.type == kind)
+        for name, kind in _SUMS.items()
+    }
+    found |= {
+        "event_count": len(inside),
+        "win_count": count(lambda e: e.type == "bet.settled" and e.result == "won"),
+        "loss_count": count(lambda e: e.type == "bet.settled" and e.result == "lost"),
+        "session_seconds": sum(_seconds(e) for e in inside if e.type == "session.ended"),
+        "active_days": days(_OWN),
+        "deposit_days": days({"deposit.completed"}),
+        "bet_days": days({"bet.placed"}),
+        "night_bet_count": bets(lambda e: _at_night(e, brand)),
+        "weekend_bet_count": bets(lambda e: e.local_day.weekday() >= 5),
+        "night_deposit_count": count(
+            lambda e: e.type == "deposit.completed" and _at_night(e, brand)
+        ),
+    }
+    for product in (*_PRODUCTS, "other"):
+        of = [e for e in inside if _named(e, "product", _PRODUCTS) == product]
+        staked = sum(e.amount_minor or 0 for e in of if e.type == "bet.placed")
+        paid = sum(e.amount_minor or 0 for e in of if e.type == "bet.settled")
+        found[f"{product}_bet_count"] = sum(1 for e in of if e.type == "bet.placed")
+        found[f"{product}_stake_amount"], found[f"{product}_payout_amount"] = staked, paid
+        found[f"{product}_ggr_amount"] = staked - paid
+    for method in (*_METHODS, "other"):
+        by = [e for e in inside if _named(e, "method", _METHODS) == method]
+        found[f"{method}_deposit_count"] = sum(1 for e in by if e.type == "deposit.completed")
+    return found
+
+
+def _derived(of: Totals) -> Values:
+    """What is made of the totals of one window."""
+    ggr = of["stake_amount"] - of["payout_amount"]
+    return {
+        "ggr_amount": ggr,
+        "ngr_amount": ggr - of["bonus_amount"],
+        "net_deposit_amount": of["deposit_amount"] - of["withdrawal_amount"],
+        "mean_deposit_amount": _ratio(of["deposit_amount"], of["deposit_count"]),
+        "mean_stake_amount": _ratio(of["stake_amount"], of["bet_count"]),
+        "mean_session_seconds": _ratio(of["session_seconds"], of["session_count"]),
+        "win_share": _share(of["win_count"], of["win_count"] + of["loss_count"]),
+        "weekend_bet_share": _share(of["weekend_bet_count"], of["bet_count"]),
+        "bonus_share": _share(of["bonus_amount"], of["deposit_amount"]),
+        "message_open_share": _share(of["message_opened_count"], of["message_delivered_count"]),
+        "message_click_share": _share(of["message_clicked_count"], of["message_delivered_count"]),
+        "night_bet_share": _share(of["night_bet_count"], of["bet_count"]),
+        "failed_deposit_share": _share(
+            of["failed_deposit_count"], of["deposit_count"] + of["failed_deposit_count"]
+        ),
+        "cancelled_withdrawal_share": _share(
+            of["cancelled_withdrawal_count"],
+            of["withdrawal_count"] + of["cancelled_withdrawal_count"],
+        ),
+        "deposits_per_deposit_day": _share(of["deposit_count"], of["deposit_days"]),
+        "payment_method_count": sum(
+            of[f"{method}_deposit_count"] > 0 for method in (*_METHODS, "other")
+        ),
+        "product_count": sum(of[f"{product}_bet_count"] > 0 for product in (*_PRODUCTS, "other")),
+    }
+
+
+def _trends(totals: dict[str, Totals]) -> Values:
+    week, two, five = totals["7d"], totals["14d"], totals["35d"]
+    found: Values = {}
+    for name in ("deposit_amount", "stake_amount", "bet_count", "session_count"):
+        found[f"{name}_trend_7d"] = _share(week[name], two[name] - week[name])
+    for name in (
+        "deposit_count", "deposit_amount", "stake_amount", "session_count", "night_bet_count",
+    ):  # fmt: skip
+        found[f"{name}_rise_7d"] = _share(4 * week[name], five[name] - week[name])
+    return found
+
+
+def _times(past: Sequence[LoggedEvent], as_of: datetime) -> Values:
+    values: Values = {}
+    for name, types in _TIMES.items():
+        times = [e.occurred_at for e in past if e.type in types]
         values[f"first_{name}_at"] = to_us(min(times)) if times else None
         values[f"last_{name}_at"] = to_us(max(times)) if times else None
         start = (min if name == "registration" else max)(times) if times else None
         since = "days_since_registration" if name == "registration" else f"days_since_last_{name}"
         values[since] = None if start is None else (as_of - start) // timedelta(days=1)
     return values
+
+
+def _ratio(top: int, bottom: int, scale: int = 1) -> int | None:
+    return None if bottom == 0 else round(float(top) / float(bottom) * scale)
+
+
+def _share(top: int, bottom: int) -> int | None:
+    return _ratio(top, bottom, 1_000_000)
 
 
 def _is_inside(event: LoggedEvent, window: str, brand: Brand, as_of: datetime) -> bool:
@@ -75,6 +188,18 @@ def _is_inside(event: LoggedEvent, window: str, brand: Brand, as_of: datetime) -
     return days < timedelta(days=_WINDOW_DAYS[window])
 
 
-def _ggr(event: LoggedEvent) -> int:
-    amount = event.amount_minor or 0
-    return amount if event.type == "bet.placed" else -amount if event.type == "bet.settled" else 0
+def _at_night(event: LoggedEvent, brand: Brand) -> bool:
+    ends = datetime.combine(event.local_day, time(6), ZoneInfo(brand.time_zone))
+    return event.occurred_at < ends.astimezone(UTC)
+
+
+def _named(event: LoggedEvent, name: str, known: Sequence[str]) -> str:
+    value = json.loads(event.properties).get(name)
+    return value if value in known else "other"
+
+
+def _seconds(event: LoggedEvent) -> int:
+    value = json.loads(event.properties).get("duration_s", 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 <= value <= 604_800 and value == int(value) else 0

@@ -15,9 +15,12 @@ from tests.support.builders import a_brand, a_door
 ZONES = ("UTC", "Europe/Lisbon", "America/Sao_Paulo", "America/Los_Angeles", "Australia/Lord_Howe",
          "Africa/Cairo", "America/Havana", "Asia/Kathmandu")  # fmt: skip
 TYPES = (
-    "bet.placed", "bet.settled", "deposit.completed", "deposit.failed", "withdrawal.completed",
+    "bet.placed", "bet.placed", "bet.settled", "deposit.completed", "deposit.completed",
+    "deposit.requested", "deposit.failed", "withdrawal.requested", "withdrawal.completed",
     "withdrawal.cancelled", "bonus.granted", "session.started", "session.ended",
-    "player.registered", "custom.spin",
+    "player.registered", "player.updated", "transaction.suspicious", "custom.spin",
+    *(f"message.{what}" for what in ("sent", "delivered", "opened", "clicked", "bounced",
+                                     "complained", "unsubscribed")),
 )  # fmt: skip
 _WITH_AMOUNT = {t for t in TYPES if t.split(".")[0] in {"bet", "deposit", "withdrawal", "bonus"}}
 # now, and the days around it on which clocks change somewhere
@@ -26,8 +29,13 @@ ENDS = tuple(
     for day in ((2026, 3, 10), (2026, 3, 30), (2026, 4, 6), (2026, 4, 25), (2026, 11, 2))
 )
 _DAYS_BACK = st.one_of(
-    st.sampled_from([0, 1, 5, 6, 7, 8, 28, 29, 30, 31, 32, 89, 90, 400]), st.integers(0, 60)
+    st.sampled_from([0, 1, 5, 6, 7, 8, 12, 13, 14, 15, 28, 29, 30, 31, 33, 34, 35, 36]),
+    st.sampled_from([88, 89, 90, 91, 400]),
+    st.integers(0, 60),
 )
+_PRODUCTS = st.sampled_from(["casino", "live", "sports", "poker", "crash", "Casino", 5, None, ...])
+_METHODS = st.sampled_from(["card", "pix", "ewallet", "bank_transfer", "cheque", ["card"], ...])
+_SECONDS = st.sampled_from([0, 59, 3_600, 7_200.0, 12.5, -1, 604_800, 604_801, "60", True, ...])
 _AMOUNTS = st.integers(0, 10**9).map(lambda minor: Decimal(minor).scaleb(-2))
 _EDGES = st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(microseconds=1)])
 
@@ -42,19 +50,36 @@ def brands(draw: st.DrawFn) -> Brand:
 def moments(draw: st.DrawFn, brand: Brand, end: datetime) -> datetime:
     """A moment up to five minutes after `end`, often at the edge of a local day or an hour."""
     day = end - timedelta(days=draw(_DAYS_BACK))
-    kind = draw(st.sampled_from(["any", "midnight", "hour", "same time", "ahead"]))
+    kind = draw(st.sampled_from(["any", "midnight", "six", "hour", "same time", "ahead"]))
     if kind == "ahead":
         return end + timedelta(seconds=draw(st.integers(-300, 300)))
     if kind == "same time":
         return min(day + draw(_EDGES), end)
-    if kind == "midnight":
+    if kind in {"midnight", "six"}:
         local = day.astimezone(ZoneInfo(brand.time_zone))
-        at = local.replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC) + draw(_EDGES)
+        hour = 0 if kind == "midnight" else 6
+        local = local.replace(hour=hour, minute=0, second=0, microsecond=0)
+        at = local.astimezone(UTC) + draw(_EDGES)
     elif kind == "hour":
         at = day.replace(hour=draw(st.integers(0, 23))) + draw(_EDGES)
     else:
         at = day - timedelta(seconds=draw(st.integers(0, 86_400)))
     return min(at, end)
+
+
+@st.composite
+def _properties(draw: st.DrawFn, type_: str) -> dict[str, object]:
+    """What the features read of an event, well-formed or not; `...` leaves it out."""
+    found: dict[str, object] = {}
+    if type_ == "bet.settled":
+        found["result"] = draw(st.sampled_from(["won", "lost", "void"]))
+    if type_.startswith("bet."):
+        found["product"] = draw(_PRODUCTS)
+    if type_.startswith("deposit."):
+        found["method"] = draw(_METHODS)
+    if type_.startswith("session."):
+        found["duration_s"] = draw(_SECONDS)
+    return {name: value for name, value in found.items() if value is not ...}
 
 
 @st.composite
@@ -73,9 +98,7 @@ def histories(
             brand=brand.id,
             occurred_at=draw(moments(brand, end)),
             amount=draw(_AMOUNTS) if type_ in _WITH_AMOUNT else None,
-            properties={"result": draw(st.sampled_from(["won", "lost", "void"]))}
-            if type_ == "bet.settled"
-            else None,
+            properties=draw(_properties(type_)),
         )
         events.append(door.accept(event, end))
     return events

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
-from crm.domain.feature_table import from_us
 from crm.domain.ports import Columns, Count, PlayerFeatures
 from crm.domain.shards import shard_of
+from crm.domain.times import from_us
 from crm.services.player_features import player_features
 from crm.services.segments import columns_of, matching
 from crm.services.shard_owner import ShardOwner

@@ -21,7 +21,9 @@ async def recount(dsn: str, brand: Brand, as_of: datetime) -> Features:
     day = as_of.astimezone(ZoneInfo(brand.time_zone)).date()
     connection = await asyncpg.connect(dsn)
     try:
-        rows = await connection.fetch(load("recount")["recount"], brand.id, as_of, day, hour)
+        rows = await connection.fetch(
+            load("recount")["recount"], brand.id, as_of, day, hour, brand.time_zone
+        )
     finally:
         await connection.close()
     found: Features = {}

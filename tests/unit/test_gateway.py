@@ -15,9 +15,9 @@ from actors.supervisor import Handle, Routes, Slot
 from actors.wire import AppendCall, CountPart, OwnerState, encode
 from crm.adapters.memory import MemoryEventLog
 from crm.domain.errors import ShardsWarming
-from crm.domain.feature_table import from_us
 from crm.domain.ports import PlayerFeatures
 from crm.domain.shards import SHARDS, shards_of_slot
+from crm.domain.times import from_us
 from tests.support.builders import NOON, a_brand, a_logged_event
 
 BRAND = a_brand()

@@ -239,6 +239,15 @@ def test_money_is_compared_in_minor_units_exactly() -> None:
     assert members("stake_amount_7d < 29", YEN, stake_amount_7d=stakes) == [True, False, False]
 
 
+def test_a_share_is_compared_in_millionths_exactly() -> None:
+    shares: list[int | None] = [333_333, 500_000, None]
+    assert members("win_share_30d >= 0.333333", win_share_30d=shares) == [True, True, False]
+    assert members("win_share_30d > 0.333333", win_share_30d=shares) == [False, True, False]
+    assert to_text(parse("win_share_30d = 0.50")) == "win_share_30d = 0.5"
+    with pytest.raises(InvalidRule, match="6 decimals"):
+        members("win_share_30d > 0.1234567", win_share_30d=shares)
+
+
 def test_a_literal_beyond_what_a_column_can_hold_is_still_compared() -> None:
     coin = Brand("coin", "Coin", Currency("XBT", 8), "UTC", date(2020, 1, 1), "XX")
     huge = "999999999999999"

@@ -21,7 +21,7 @@ from crm.domain.errors import (
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import Appended
 from crm.domain.shards import SHARDS
-from crm.services import shard_owner
+from crm.services import shard_owner, shard_snapshots
 from crm.services.shard_owner import ShardOwner, Stores
 from crm.services.shard_snapshots import ShardSnapshot
 from tests.support.builders import NOON, a_brand, a_door, a_logged_event, an_event
@@ -411,6 +411,17 @@ async def test_a_damaged_snapshot_falls_back_to_an_older_one_or_to_the_log(
     async with an_owner(log, noon, files=files, name="successor") as successor:
         assert await _bets(successor) == before
         assert log.replayed == replayed
+
+
+async def test_a_snapshot_of_another_list_of_features_is_replaced_by_the_log(
+    noon: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, files = CountedLog(), MemoryFiles()
+    before = await _with_snapshots(log, noon, files)
+    monkeypatch.setattr(shard_snapshots, "_MAGIC", b"crmshard2 of a later list")
+    async with an_owner(log, noon, files=files, name="successor") as successor:
+        assert await _bets(successor) == before
+        assert log.replayed == 90
 
 
 async def test_a_former_owners_snapshot_is_not_believed(noon: Clock) -> None:

@@ -1,0 +1,62 @@
+"""Which (player, local day, measure) were there before: what counts once a day counts here."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crm.domain.ledger import Ints
+
+_DAY_BITS, _MEASURE_BITS = 22, 8  # ordinals up to the year 9999; measures by their index
+_RECENT = 32_768  # keys beside the large array: merged into it when there are more
+
+
+class DaySet:
+    """Sorted keys of 8 bytes: one large array, and a small one for what came lately."""
+
+    def __init__(self) -> None:
+        self._large = np.zeros(0, dtype=np.int64)
+        self._recent = np.zeros(0, dtype=np.int64)
+
+    def add(self, rows: Ints, days: Ints, measures: Ints) -> NDArray[np.bool_]:
+        """Add keys; return for each whether it is the first of its kind."""
+        keys = _key(rows, days, measures)
+        unique, first = np.unique(keys, return_index=True)
+        new = ~(_within(self._large, unique) | _within(self._recent, unique))
+        fresh = unique[new]
+        self._recent = np.insert(self._recent, np.searchsorted(self._recent, fresh), fresh)
+        if len(self._recent) > max(_RECENT, len(self._large) // 16):
+            self._large = np.sort(np.concatenate((self._large, self._recent)), kind="stable")
+            self._recent = np.zeros(0, dtype=np.int64)
+        is_first = np.zeros(len(keys), dtype=bool)
+        is_first[first[new]] = True
+        return is_first
+
+    def export(self, place: Ints) -> Ints:
+        """Return (place, day, measure), sorted, of the rows with a `place` >= 0."""
+        rows, days, measures = _parts(np.concatenate((self._large, self._recent)))
+        kept = place[rows] >= 0
+        found = np.stack((place[rows[kept]], days[kept], measures[kept]))
+        return found[:, np.lexsort(found[::-1])]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        return self._large.nbytes + self._recent.nbytes
+
+
+def _key(rows: Ints, days: Ints, measures: Ints) -> Ints:
+    return (rows << (_DAY_BITS + _MEASURE_BITS)) | (days << _MEASURE_BITS) | measures
+
+
+def _parts(keys: Ints) -> tuple[Ints, Ints, Ints]:
+    days = (keys >> _MEASURE_BITS) & ((1 << _DAY_BITS) - 1)
+    return keys >> (_DAY_BITS + _MEASURE_BITS), days, keys & ((1 << _MEASURE_BITS) - 1)
+
+
+def _within(known: Ints, keys: Ints) -> NDArray[np.bool_]:
+    if not len(known):
+        return np.zeros(len(keys), dtype=bool)
+    at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    found: NDArray[np.bool_] = known[at] == keys
+    return found

@@ -1,0 +1,95 @@
+"""Running totals of one window, kept only for the players who did something in it.
+
+Most players did nothing in the last day, or week: a window of columns for all of them would be
+mostly zeros. A player without a column has 0 everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crm.domain.ledger import Cells, Ints
+
+_FIRST_SLOTS = 256
+# Measure 0 counts every event, so that a player's column is free again once it is back at 0.
+EVENTS = 0
+
+
+class Window:
+    """Totals by measure and slot; `measures` says which of all measures are kept."""
+
+    def __init__(self, measures: Sequence[int], total: int) -> None:
+        self._place = np.full(total, -1, dtype=np.int64)  # of a measure, among those kept
+        self._place[np.array(measures)] = np.arange(len(measures))
+        self._all = len(measures) == total
+        self._slot = np.zeros(0, dtype=np.int32)  # of a row; -1: nothing in this window
+        self._totals = np.zeros((len(measures), _FIRST_SLOTS), dtype=np.int64)
+        self._free = list(range(_FIRST_SLOTS - 1, -1, -1))
+
+    def fit(self, rows: int) -> None:
+        """Make room for `rows` players."""
+        wider = np.full(rows, -1, dtype=np.int32)
+        wider[: len(self._slot)] = self._slot
+        self._slot = wider
+
+    def add(self, cells: Cells) -> None:
+        """Count cells that come into the window."""
+        if not self._all:
+            cells = cells.take(self._place[cells.measures] >= 0)
+        new = cells.rows[self._slot[cells.rows] < 0]
+        if len(new):
+            self._give_slots(np.unique(new))
+        np.add.at(self._totals.reshape(-1), self._at(cells), cells.values)
+
+    def take_away(self, cells: Cells) -> None:
+        """Discount cells that leave the window."""
+        if not self._all:
+            cells = cells.take(self._place[cells.measures] >= 0)
+        np.subtract.at(self._totals.reshape(-1), self._at(cells), cells.values)
+        rows = np.unique(cells.rows)
+        slots = self._slot[rows]
+        idle = self._totals[EVENTS, slots] == 0
+        self._slot[rows[idle]] = -1
+        self._free += slots[idle].tolist()
+
+    def values(self, measure: int, rows: slice) -> Ints:
+        """Return a new column of a measure for some rows."""
+        slots = self._slot[rows]
+        column: Ints = self._totals[self._place[measure]][
+            slots
+        ]  # -1 reads any column, and is undone
+        column[slots < 0] = 0
+        return column
+
+    def of_row(self, row: int) -> list[int]:
+        """Return every measure of one row, 0 for those that are not kept."""
+        slot = self._slot[row]
+        if slot < 0:
+            return [0] * len(self._place)
+        values = np.where(self._place < 0, 0, self._totals[self._place, slot])
+        return [int(value) for value in values.tolist()]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        return self._slot.nbytes + self._totals.nbytes
+
+    def _at(self, cells: Cells) -> NDArray[np.int64]:
+        slots = self._slot[cells.rows].astype(np.int64)
+        return self._place[cells.measures] * self._totals.shape[1] + slots
+
+    def _give_slots(self, rows: Ints) -> None:
+        while len(self._free) < len(rows):
+            self._grow()
+        for row in rows.tolist():
+            self._slot[row] = self._free.pop()
+
+    def _grow(self) -> None:
+        slots = self._totals.shape[1]
+        wider = np.zeros((len(self._totals), 2 * slots), dtype=np.int64)
+        wider[:, :slots] = self._totals
+        self._totals = wider
+        self._free += range(2 * slots - 1, slots - 1, -1)
