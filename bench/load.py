@@ -39,17 +39,20 @@ async def post_all(
 
 
 async def _worker(port: int, path: str, key: str, bodies: Iterator[bytes], times: Times) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
         "Content-Type: application/json\r\n"
     ).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for body in bodies:
         sent = time.perf_counter()
-        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        status = await _answer(reader)
+        try:
+            writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            times.errors += await _answer(reader) != 200
+        except (asyncio.IncompleteReadError, ConnectionError):  # HAProxy has just been reloaded
+            times.errors += 1
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
         times.latencies.append(time.perf_counter() - sent)
-        times.errors += status != 200
     writer.close()
 
 
