@@ -18,10 +18,10 @@ from crm.adapters.lake import Lake
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
-from crm.domain.ports import PlayerFeatures
+from crm.domain.ports import PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
 from crm.services.player_features import player_features
-from crm.services.segments import columns_of, matching
+from crm.services.segments import columns_of, matching, shard_features
 from crm.services.shard_owner import ShardOwner, Stores
 
 log = structlog.get_logger(__name__)
@@ -108,6 +108,15 @@ class FeatureShard:
         return ColumnsPart(
             table.now_us, dict(owner.epochs), list(table.player_ids), values, missing
         )
+
+    @ray.method
+    async def shard_features(self, brand: str, shard: int) -> ShardFeatures:
+        """Return all features of a shard's players, with the position that they are of."""
+        owner = self._ready()
+        table = await owner.table(brand)
+        if not owner.owns(shard):
+            raise ShardsWarming("this shard has another owner")
+        return shard_features(table, shard, owner.epochs[shard], owner.heads[shard])
 
     @ray.method
     async def stop(self) -> None:

@@ -21,7 +21,7 @@ from crm.adapters.postgres.settings import PostgresSettings
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
-from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures
+from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures, ShardFeatures
 from crm.domain.shards import SHARDS, shard_of
 from crm.domain.times import from_us, to_us
 from crm.services.coalescing import Coalescer
@@ -169,6 +169,18 @@ class ShardGateway:
                 if n in parts[0].missing
             },
         )
+
+    async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
+        """Return all features of a shard's players of a brand, in one copy."""
+
+        async def attempt() -> ShardFeatures:
+            slot = shard % len((await self._known_routes()).slots)
+            found = await self._ask(slot, lambda owner: owner.shard_features.remote(brand, shard))
+            if found.epoch != (await self._log.epochs())[shard]:
+                raise ShardsWarming("an answer of a former owner")
+            return found
+
+        return await self._patiently(attempt)
 
     async def _all_owners(self, ask: Callable[[Handle, int], Awaitable[Part]]) -> list[Part]:
         """Ask every owner at one moment; each shard must answer once, in its current epoch."""

@@ -18,7 +18,7 @@ from configs.settings import BadSettings, load_settings
 from crm.domain.errors import CrmError
 
 # cluster/commands/NAME.py
-COMMANDS = ("imports", "features", "training", "segments", "simulation", "openapi")
+COMMANDS = ("imports", "features", "training", "segments", "simulation", "verify", "openapi")
 
 app = typer.Typer(
     name="crm",

@@ -21,18 +21,18 @@ LINE_EVERY_S = 5.0
 
 @contextmanager
 def progress(
-    total: int, what: str, *, terminal: bool | None = None
+    total: int, what: str, unit: str = "rows", *, terminal: bool | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Show progress over `total` rows; call what is yielded with each number of rows done."""
+    """Show progress over `total` units; call what is yielded with each number of them done."""
     if sys.stderr.isatty() if terminal is None else terminal:
-        with _bar(total, what) as advance:
+        with _bar(total, what, unit) as advance:
             yield advance
     else:
-        yield _lines(total, what)
+        yield _lines(total, what, unit)
 
 
 @contextmanager
-def _bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+def _bar(total: int, what: str, unit: str) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
@@ -42,12 +42,12 @@ def _bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
         task = bar.add_task(what, total=total, rate="")
 
         def advance(rows: int) -> None:
-            bar.update(task, advance=rows, rate=f"{rate.add(rows):,.0f} rows/s")
+            bar.update(task, advance=rows, rate=f"{rate.add(rows):,.0f} {unit}/s")
 
         yield advance
 
 
-def _lines(total: int, what: str) -> Callable[[int], None]:
+def _lines(total: int, what: str, unit: str) -> Callable[[int], None]:
     rate = _Rate()
     due = LINE_EVERY_S
 
@@ -56,7 +56,7 @@ def _lines(total: int, what: str) -> Callable[[int], None]:
         per_second = rate.add(rows)
         if rate.elapsed_s >= due:
             due = rate.elapsed_s + LINE_EVERY_S
-            line = f"{what}: {rate.done:,} of {total:,} rows, {per_second:,.0f} rows/s"
+            line = f"{what}: {rate.done:,} of {total:,} {unit}, {per_second:,.0f} {unit}/s"
             sys.stderr.write(line + "\n")
 
     return advance

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -248,15 +249,21 @@ class FeatureTable:
         """Return the virtual shard of each row."""
         return self._shard[: len(self._ids)]
 
-    def column(self, name: str) -> tuple[Ints, Mask | None]:
+    def rows_of(self, shard: int) -> Ints:
+        """Return the rows of a virtual shard."""
+        return np.flatnonzero(self.shards() == shard)
+
+    def column(self, name: str, rows: Ints | None = None) -> tuple[Ints, Mask | None]:
         """Return the values of a feature by row, and where they are missing (None: nowhere).
 
-        Raises KeyError for a name that is not in the list.
+        Of all rows, if `rows` does not say which. Raises KeyError for a name that is not in the
+        list.
         """
+        which = slice(0, len(self._ids)) if rows is None else rows
         defined = DEFINED[name]
         if isinstance(defined.definition, Edge):
-            return self._edge(defined.definition)
-        value, missing = value_of(defined, self._column_of)
+            return self._edge(defined.definition, which)
+        value, missing = value_of(defined, partial(self._total, which))
         return value, missing
 
     def values(self, row: int) -> dict[str, int | None]:
@@ -277,16 +284,16 @@ class FeatureTable:
             found[name] = self._edge_of(edge, row)
         return {name: found[name] for name in DEFINED}
 
-    def _column_of(self, measure: str, window: str) -> Ints:
-        index, rows = MEASURE_INDEX[measure], slice(0, len(self._ids))
+    def _total(self, rows: slice | Ints, measure: str, window: str) -> Ints:
+        index = MEASURE_INDEX[measure]
         if window == "lifetime":
             column: Ints = self._lifetime[index, rows]
             return column
         return self._windows[window].values(index, rows)
 
-    def _edge(self, edge: Edge) -> tuple[Ints, Mask]:
+    def _edge(self, edge: Edge, rows: slice | Ints) -> tuple[Ints, Mask]:
         side, never = self._side(edge)
-        times = side[_MOMENT_INDEX[edge.moment], : len(self._ids)]
+        times = side[_MOMENT_INDEX[edge.moment], rows]
         missing = times == never
         if not edge.days_since:
             return times, missing
@@ -308,8 +315,8 @@ class FeatureTable:
 
     def export(self, shard: int) -> TableSlice:
         """Return all that `shard` knows, in an order that depends on nothing but its events."""
-        of_shard = np.flatnonzero(self.shards() == shard)
-        rows = np.array(sorted(of_shard.tolist(), key=self._ids.__getitem__), dtype=np.int64)
+        of_shard = self.rows_of(shard).tolist()
+        rows = np.array(sorted(of_shard, key=self._ids.__getitem__), dtype=np.int64)
         place = np.full(len(self._ids), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         return TableSlice(

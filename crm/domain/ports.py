@@ -37,6 +37,21 @@ class Columns(msgspec.Struct):
     missing: Mapping[str, NDArray[np.bool_]]
 
 
+class ShardFeatures(msgspec.Struct):
+    """All features of one shard's players of a brand, in one copy: as of `seq` and `as_of`.
+
+    Values are int64 arrays over `player_ids`; `missing[name]` masks where one is missing.
+    """
+
+    shard: int
+    epoch: int
+    seq: int
+    as_of: datetime
+    player_ids: list[str]
+    values: Mapping[str, NDArray[np.int64]]
+    missing: Mapping[str, NDArray[np.bool_]]
+
+
 class Count(msgspec.Struct):
     """An exact count of players over all virtual shards at one `as_of`, with up to ten of them."""
 
@@ -65,6 +80,9 @@ class FeatureShards(Protocol):
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand, live; raises ShardsWarming."""
+
+    async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
+        """Return all features of a shard's players of a brand, live; raises ShardsWarming."""
 
 
 class Claim(NamedTuple):

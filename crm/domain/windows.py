@@ -55,7 +55,7 @@ class Window:
         self._slot[rows[idle]] = -1
         self._free += slots[idle].tolist()
 
-    def values(self, measure: int, rows: slice) -> Ints:
+    def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
         slots = self._slot[rows]
         column: Ints = self._totals[self._place[measure]][

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
@@ -23,10 +24,11 @@ TYPES = (
                                      "complained", "unsubscribed")),
 )  # fmt: skip
 _WITH_AMOUNT = {t for t in TYPES if t.split(".")[0] in {"bet", "deposit", "withdrawal", "bonus"}}
-# now, and the days around it on which clocks change somewhere
+# now, near the days on which clocks change somewhere; at some hours the local day is another
 ENDS = tuple(
-    datetime(*day, 12, tzinfo=UTC)
+    datetime(*day, hour, tzinfo=UTC)
     for day in ((2026, 3, 10), (2026, 3, 30), (2026, 4, 6), (2026, 4, 25), (2026, 11, 2))
+    for hour in (2, 12, 23)
 )
 _DAYS_BACK = st.one_of(
     st.sampled_from([0, 1, 5, 6, 7, 8, 12, 13, 14, 15, 28, 29, 30, 31, 33, 34, 35, 36]),
@@ -36,7 +38,9 @@ _DAYS_BACK = st.one_of(
 _PRODUCTS = st.sampled_from(["casino", "live", "sports", "poker", "crash", "Casino", 5, None, ...])
 _METHODS = st.sampled_from(["card", "pix", "ewallet", "bank_transfer", "cheque", ["card"], ...])
 _SECONDS = st.sampled_from([0, 59, 3_600, 7_200.0, 12.5, -1, 604_800, 604_801, "60", True, ...])
-_AMOUNTS = st.integers(0, 10**9).map(lambda minor: Decimal(minor).scaleb(-2))
+_AMOUNTS = st.one_of(st.integers(0, 10**6), st.integers(0, 10**13)).map(
+    lambda minor: Decimal(minor).scaleb(-2)
+)
 _EDGES = st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(microseconds=1)])
 
 
@@ -46,11 +50,24 @@ def brands(draw: st.DrawFn) -> Brand:
     return a_brand(time_zone=draw(st.sampled_from(ZONES)))
 
 
+@cache
+def _clock_changes(zone: str, end: date) -> list[date]:
+    """The days of the last four months on which the clock changes; without any, the last day."""
+    days = [end - timedelta(days=back) for back in range(120)]
+    offsets = [datetime.combine(day, time(12), ZoneInfo(zone)).utcoffset() for day in days]
+    changes = [
+        day for day, now, before in zip(days, offsets, offsets[1:], strict=False) if now != before
+    ]
+    return changes or days[:1]
+
+
 @st.composite
 def moments(draw: st.DrawFn, brand: Brand, end: datetime) -> datetime:
     """A moment up to five minutes after `end`, often at the edge of a local day or an hour."""
     day = end - timedelta(days=draw(_DAYS_BACK))
-    kind = draw(st.sampled_from(["any", "midnight", "six", "hour", "same time", "ahead"]))
+    kind = draw(
+        st.sampled_from(["any", "midnight", "six", "clock change", "hour", "same time", "ahead"])
+    )
     if kind == "ahead":
         return end + timedelta(seconds=draw(st.integers(-300, 300)))
     if kind == "same time":
@@ -60,6 +77,10 @@ def moments(draw: st.DrawFn, brand: Brand, end: datetime) -> datetime:
         hour = 0 if kind == "midnight" else 6
         local = local.replace(hour=hour, minute=0, second=0, microsecond=0)
         at = local.astimezone(UTC) + draw(_EDGES)
+    elif kind == "clock change":
+        changed = draw(st.sampled_from(_clock_changes(brand.time_zone, end.date())))
+        six = datetime.combine(changed, time(6), ZoneInfo(brand.time_zone)).astimezone(UTC)
+        at = six + timedelta(minutes=draw(st.sampled_from([-61, -60, -59, -31, -1, 0, 1, 30, 60])))
     elif kind == "hour":
         at = day.replace(hour=draw(st.integers(0, 23))) + draw(_EDGES)
     else:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
-from crm.domain.ports import Columns, Count, PlayerFeatures
+from crm.domain.ports import Columns, Count, PlayerFeatures, ShardFeatures
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
 from crm.services.player_features import player_features
-from crm.services.segments import columns_of, matching
+from crm.services.segments import columns_of, matching, shard_features
 from crm.services.shard_owner import ShardOwner
 
 
@@ -41,3 +41,8 @@ class LocalShards:
         """Return features of all players of a brand."""
         table = await self._owner.table(brand)
         return Columns(from_us(table.now_us), list(table.player_ids), *columns_of(table, names))
+
+    async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
+        """Return all features of a shard's players."""
+        table = await self._owner.table(brand)
+        return shard_features(table, shard, self._owner.epochs[shard], self._owner.heads[shard])

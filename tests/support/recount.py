@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import datetime
 
-import asyncpg
-
-from crm.adapters.postgres.queries import load
+from crm.adapters.postgres.pool import Pool
+from crm.adapters.postgres.recount import PostgresRecount
 from crm.domain.brands import Brand
 from crm.domain.features import FEATURES
 from crm.domain.ports import Columns
+from crm.domain.shards import SHARDS
 
 Features = dict[str, dict[str, int]]
 
 
 async def recount(dsn: str, brand: Brand, as_of: datetime) -> Features:
     """Every feature of every player that is not missing, by SQL: raw integers."""
-    hour = as_of.replace(minute=0, second=0, microsecond=0) - timedelta(hours=23)
-    day = as_of.astimezone(ZoneInfo(brand.time_zone)).date()
-    connection = await asyncpg.connect(dsn)
+    pool = Pool(dsn)
     try:
-        rows = await connection.fetch(
-            load("recount")["recount"], brand.id, as_of, day, hour, brand.time_zone
-        )
+        return await PostgresRecount(pool).up_to(brand, dict.fromkeys(range(SHARDS), 2**62), as_of)
     finally:
-        await connection.close()
-    found: Features = {}
-    for row in rows:
-        found.setdefault(row["player_id"], {})[row["feature"]] = row["value"]
-    return found
+        await pool.close()
 
 
 def by_player(columns: Columns) -> Features:

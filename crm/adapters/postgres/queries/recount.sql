@@ -2,13 +2,17 @@
 -- Why: the features of every player of a brand by SQL over the raw events, written by hand: it
 -- shares nothing with the feature list, so that one can be held against the other.
 -- $1 brand, $2 as of, $3 the local day of $2, $4 the start of the hour 23 hours before that of $2,
--- $5 the brand's time zone.
+-- $5 the brand's time zone, $6 shards and $7 the seq of each up to which events count.
 WITH stored AS (
     SELECT player_id, type, occurred_at, local_day, amount_minor, properties
-    FROM user_transactions WHERE brand = $1::text AND occurred_at <= $2::timestamptz
+    FROM unnest($6::smallint[], $7::bigint[]) AS up_to (shard, seq)
+    JOIN user_transactions t ON t.shard = up_to.shard AND t.seq <= up_to.seq
+    WHERE brand = $1::text AND occurred_at <= $2::timestamptz
     UNION ALL
     SELECT player_id, type, occurred_at, local_day, amount_minor, properties
-    FROM user_sessions WHERE brand = $1::text AND occurred_at <= $2::timestamptz
+    FROM unnest($6::smallint[], $7::bigint[]) AS up_to (shard, seq)
+    JOIN user_sessions s ON s.shard = up_to.shard AND s.seq <= up_to.seq
+    WHERE brand = $1::text AND occurred_at <= $2::timestamptz
 ), events AS (
     SELECT player_id, type, occurred_at, local_day, coalesce(amount_minor, 0) AS amount,
            properties ->> 'result' AS result,

@@ -1,0 +1,96 @@
+"""`crm verify`: hold what the service says against what it stored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.commands.support import connected, emit_json
+
+if TYPE_CHECKING:
+    from configs.settings import Settings
+    from crm.domain.brands import Brand
+    from crm.services.verification import Verification
+
+_verify = typer.Typer(help="Hold the service to its laws.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `verify` and what belongs to it to `app`."""
+    app.add_typer(_verify, name="verify")
+
+
+@_verify.callback()
+def verify() -> None:
+    """Hold the service to its laws."""
+
+
+@_verify.command("features")
+def features(
+    brand: Annotated[str | None, typer.Option(help="Default: every brand.")] = None,
+    *,
+    shares: Annotated[bool, typer.Option(help="Show how often each feature is not 0.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Compare every live feature of every player with a recount in SQL; exit code 1 if one differs.
+
+    The service may run under load: both sides are of one position of each shard.
+    """
+    from configs.brands import load_brands
+    from configs.settings import load_settings
+    from crm.domain.brands import choose
+    from crm.domain.features import FEATURES
+
+    brands = load_brands(load_settings().brands_dir)
+    asked = list(brands.values()) if brand is None else [choose(brands, brand)]
+    with connected() as settings:
+        found = {one.id: asyncio.run(_of_brand(settings, brands, one)) for one in asked}
+    for name, one in found.items():
+        _show(name, one, shares=shares)
+    if json:
+        emit_json(
+            {
+                "compared": sum(one.compared for one in found.values()),
+                "max_difference": max(one.max_difference for one in found.values()),
+                "features": len(FEATURES),
+                "players": sum(one.players for one in found.values()),
+            }
+        )
+    if any(one.wrong for one in found.values()):
+        raise typer.Exit(1)
+
+
+async def _of_brand(settings: Settings, brands: dict[str, Brand], brand: Brand) -> Verification:
+    from actors.gateway import connect
+    from crm.adapters.postgres.pool import Pool
+    from crm.adapters.postgres.recount import PostgresRecount
+    from crm.domain.shards import SHARDS
+    from crm.services.verification import verify_features
+    from pipelines.progress import progress
+
+    pool = Pool(str(settings.postgres.direct_dsn), most=1)
+    try:
+        with progress(SHARDS, f"verifying {brand.id}", "shards") as advance:
+            shards = connect(settings, brands)
+            return await verify_features(
+                shards, PostgresRecount(pool), brand, range(SHARDS), advance
+            )
+    finally:
+        await pool.close()
+
+
+def _show(name: str, found: Verification, *, shares: bool) -> None:
+    from crm.domain.features import FEATURES
+
+    typer.echo(
+        f"{name}: {found.compared:,} values ({len(FEATURES)} features of {found.players:,}"
+        f" players), {found.wrong:,} differ, greatest difference {found.max_difference}",
+        err=True,
+    )
+    for line in found.differences:
+        typer.echo(f"  {line}", err=True)
+    if shares:
+        for feature in FEATURES:
+            typer.echo(f"  {feature:40} {found.nonzero_share(feature):7.2%} not 0", err=True)
