@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from crm.domain.ledger import Ints
+from crm.domain.ledger import Ints, ranges
 
 _DAY_BITS, _MEASURE_BITS = 22, 8  # ordinals up to the year 9999; measures by their index
 _RECENT = 32_768  # keys beside the large array: merged into it when there are more
@@ -32,12 +32,12 @@ class DaySet:
         is_first[first[new]] = True
         return is_first
 
-    def export(self, place: Ints) -> Ints:
-        """Return (place, day, measure), sorted, of the rows with a `place` >= 0."""
-        rows, days, measures = _parts(np.concatenate((self._large, self._recent)))
-        kept = place[rows] >= 0
-        found = np.stack((place[rows[kept]], days[kept], measures[kept]))
-        return found[:, np.lexsort(found[::-1])]
+    def export(self, rows: Ints, place: Ints) -> Ints:
+        """Return (place, day, measure), sorted, of some rows (ascending); `place` is by row."""
+        found = [_keys_of(known, rows) for known in (self._large, self._recent)]
+        row, days, measures = _parts(np.concatenate(found))
+        parts = np.stack((place[row], days, measures))
+        return parts[:, np.lexsort(parts[::-1])]
 
     @property
     def nbytes(self) -> int:
@@ -52,6 +52,16 @@ def _key(rows: Ints, days: Ints, measures: Ints) -> Ints:
 def _parts(keys: Ints) -> tuple[Ints, Ints, Ints]:
     days = (keys >> _MEASURE_BITS) & ((1 << _DAY_BITS) - 1)
     return keys >> (_DAY_BITS + _MEASURE_BITS), days, keys & ((1 << _MEASURE_BITS) - 1)
+
+
+def _keys_of(known: Ints, rows: Ints) -> Ints:
+    """Return the keys of some rows: in the order of keys, each row's lie side by side."""
+    shift = _DAY_BITS + _MEASURE_BITS
+    starts, ends = (
+        np.searchsorted(known, rows << shift),
+        np.searchsorted(known, (rows + 1) << shift),
+    )
+    return known[ranges(starts, ends)]
 
 
 def _within(known: Ints, keys: Ints) -> NDArray[np.bool_]:

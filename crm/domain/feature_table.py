@@ -315,8 +315,8 @@ class FeatureTable:
 
     def export(self, shard: int) -> TableSlice:
         """Return all that `shard` knows, in an order that depends on nothing but its events."""
-        of_shard = self.rows_of(shard).tolist()
-        rows = np.array(sorted(of_shard, key=self._ids.__getitem__), dtype=np.int64)
+        ascending = self.rows_of(shard)
+        rows = np.array(sorted(ascending.tolist(), key=self._ids.__getitem__), dtype=np.int64)
         place = np.full(len(self._ids), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         return TableSlice(
@@ -324,11 +324,19 @@ class FeatureTable:
             lifetime=self._lifetime[:, rows].tobytes(),
             first=self._first[:, rows].tobytes(),
             last=self._last[:, rows].tobytes(),
-            once=self._once.export(place).tobytes(),
-            days=self._days.export(place).tobytes(),
-            hours=self._hours.export(place).tobytes(),
+            once=self._once.export(ascending, place).tobytes(),
+            days=self._days.export(ascending, place).tobytes(),
+            hours=self._hours.export(ascending, place).tobytes(),
             ahead=sorted(event for event in self._ahead if event.shard == shard),
         )
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays: all but the players' ids, and how they are found."""
+        columns = self._lifetime.nbytes + self._first.nbytes + self._last.nbytes
+        ledgers = self._once.nbytes + self._days.nbytes + self._hours.nbytes
+        windows = sum(window.nbytes for window in self._windows.values())
+        return self._shard.nbytes + columns + ledgers + windows
 
     def load(self, shard: int, part: TableSlice) -> None:
         """Take in a slice of players not here yet, by the same list of features."""

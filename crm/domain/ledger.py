@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 _COMPACT_AT = 4096
+_TAIL = 8  # an export looks through a tail of up to an eighth of what is in order
 
 
 @dataclass(frozen=True)
@@ -35,32 +36,78 @@ class Cells:
 
 
 class _Bucket:
-    """Cells that grow by appending, and are summed whenever they have doubled."""
+    """Cells in the order of their rows, and a tail of what came since."""
 
     def __init__(self) -> None:
-        self._parts: list[Cells] = []
-        self._size = 0
-        self._compact_at = _COMPACT_AT
+        self._rows = np.zeros(0, dtype=np.int32)
+        self._measures = np.zeros(0, dtype=np.int16)
+        self._values = np.zeros(0, dtype=np.int64)
+        self._tail: list[Cells] = []
+        self._tail_size = 0
 
     def add(self, cells: Cells) -> None:
-        self._parts.append(cells)
-        self._size += len(cells.rows)
-        if self._size >= self._compact_at:
-            self._compact_at = max(_COMPACT_AT, 2 * len(self.cells().summed().rows))
-            self._parts = [self.cells().summed()]
-            self._size = len(self._parts[0].rows)
+        """Append cells; a tail as long as what is in order is put in order too."""
+        self._tail.append(cells)
+        self._tail_size += len(cells.rows)
+        if self._tail_size > max(_COMPACT_AT, len(self._rows)):
+            self._put_in_order()
 
     def cells(self) -> Cells:
-        if len(self._parts) > 1:
-            joined = [
-                np.concatenate(arrays) for arrays in zip(*map(_arrays, self._parts), strict=True)
-            ]
-            self._parts = [Cells(*joined)]
-        return self._parts[0]
+        """Return all cells; pairs may repeat."""
+        return _joined([self._ordered(slice(None)), *self._tail])
+
+    def of(self, rows: Ints, place: Ints) -> Cells:
+        """Return the cells of some rows (ascending), which have a `place` >= 0; pairs may repeat.
+
+        So long as the tail is short, the time is that of the rows asked for, not of the bucket's.
+        """
+        wanted = rows.astype(np.int32)  # of another type the whole bucket would be copied
+        starts = np.searchsorted(self._rows, wanted, "left")
+        ends = np.searchsorted(self._rows, wanted, "right")
+        ordered = self._ordered(ranges(starts, ends))
+        return _joined([ordered, *[cells.take(place[cells.rows] >= 0) for cells in self._tail]])
+
+    @property
+    def tail_size(self) -> int:
+        """How many cells are not in order."""
+        return self._tail_size
+
+    def shorten_tail(self) -> None:
+        """Put the tail in order if it is long."""
+        if self._tail_size > max(_COMPACT_AT, len(self._rows) // _TAIL):
+            self._put_in_order()
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        ordered = self._rows.nbytes + self._measures.nbytes + self._values.nbytes
+        return ordered + 3 * 8 * self._tail_size
+
+    def _put_in_order(self) -> None:
+        cells = self.cells().summed()
+        self._rows = cells.rows.astype(np.int32)
+        self._measures = cells.measures.astype(np.int16)
+        self._values = cells.values
+        self._tail, self._tail_size = [], 0
+
+    def _ordered(self, which: slice | Ints) -> Cells:
+        rows, measures = self._rows[which], self._measures[which]
+        return Cells(rows.astype(np.int64), measures.astype(np.int64), self._values[which])
 
 
-def _arrays(cells: Cells) -> tuple[Ints, Ints, Ints]:
-    return cells.rows, cells.measures, cells.values
+def ranges(starts: Ints, ends: Ints) -> Ints:
+    """Return the numbers of all ranges, one after the other."""
+    lengths = ends - starts
+    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    found: Ints = np.repeat(starts, lengths) + offsets
+    return found
+
+
+def _joined(parts: list[Cells]) -> Cells:
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*[(part.rows, part.measures, part.values) for part in parts], strict=True)
+    return Cells(*[np.concatenate(arrays) for arrays in columns])
 
 
 class Ledger:
@@ -71,8 +118,10 @@ class Ledger:
 
     def add(self, buckets: Ints, cells: Cells) -> None:
         """File each cell in its bucket; arrays of one length."""
-        for number in np.unique(buckets):
-            self._buckets.setdefault(int(number), _Bucket()).add(cells.take(buckets == number))
+        numbers = np.unique(buckets)
+        for number in numbers.tolist():
+            inside = cells if len(numbers) == 1 else cells.take(buckets == number)
+            self._buckets.setdefault(number, _Bucket()).add(inside)
 
     def between(self, start: int, end: int) -> Iterator[Cells]:
         """Yield the buckets from `start` to before `end`."""
@@ -85,14 +134,24 @@ class Ledger:
         leaving = [number for number in self._buckets if number <= last]
         return [self._buckets.pop(number).cells() for number in leaving]
 
-    def export(self, place: Ints) -> Ints:
-        """Return (bucket, place, measure, value), summed, of the rows with a `place` >= 0."""
+    def export(self, rows: Ints, place: Ints) -> Ints:
+        """Return (bucket, place, measure, value), summed, of some rows (ascending).
+
+        `place` is by row, and at least 0 for these rows alone. Puts one bucket in order at most, so
+        that no single export takes long.
+        """
+        if self._buckets:
+            max(self._buckets.values(), key=lambda bucket: bucket.tail_size).shorten_tail()
         parts = [np.zeros((4, 0), dtype=np.int64)]
         for number in sorted(self._buckets):
-            cells = self._buckets[number].cells()
-            kept = cells.take(place[cells.rows] >= 0)
+            kept = self._buckets[number].of(rows, place)
             kept = Cells(place[kept.rows], kept.measures, kept.values).summed()
             parts.append(
                 np.stack((np.full(len(kept.rows), number), kept.rows, kept.measures, kept.values))
             )
         return np.concatenate(parts, axis=1)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its buckets' arrays."""
+        return sum(bucket.nbytes for bucket in self._buckets.values())
