@@ -40,18 +40,16 @@ class OwnerSpec:
 
 
 class FeatureShard:
-    """Owns virtual shards; answers pings beside the writer, not behind it."""
+    """Owns virtual shards once it is told which; answers pings beside the writer, not behind it."""
 
-    def __init__(self, spec: OwnerSpec) -> None:
-        self._spec = spec
+    def __init__(self) -> None:
         self._owner: ShardOwner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._decoder = msgspec.msgpack.Decoder(AppendCall)
 
     @ray.method
-    async def start(self) -> OwnerState:
+    async def start(self, spec: OwnerSpec) -> OwnerState:
         """Claim the shards, load and replay; then serve, until another owner claims them."""
-        spec = self._spec
         stores = Stores(
             log=PostgresEventLog(spec.dsn, clock.now),
             side=PostgresEventLog(spec.dsn, clock.now),
@@ -129,7 +127,7 @@ class FeatureShard:
 
     async def _leave_when_lost(self, owner: ShardOwner) -> None:
         await owner.lost_all.wait()
-        log.warning("owner_leaves", owner=self._spec.name)
+        log.warning("owner_leaves", owner=owner.name)
         await asyncio.sleep(1)  # callers in flight get their refusal
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]  # Ray has no types
 

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 NAME = "supervisor"
 NAMESPACE = "crm"
+PREFIX = "shards-"  # begins the name of every actor that owns shards, or may
 STATE = {"crm-state": 1}  # what an owner asks of a node; see ray-cluster.yaml
 START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
 FORMER_S = 120.0  # after so long a former owner that has not left by itself is ended
@@ -53,9 +54,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Routes:
-    """Who owns what: the owner of shard s is `slots[s % len(slots)]`."""
+    """Who owns what: shard s is of `slots[s % len(slots)]`; `spare` waits for its turn."""
 
     slots: tuple[Slot, ...]
+    spare: str | None = None
 
 
 class Supervisor:
@@ -64,6 +66,8 @@ class Supervisor:
     def __init__(self, spec: SupervisorSpec) -> None:
         self._spec = spec
         self._slots: dict[int, Slot] = {}
+        self._spare: tuple[str, Handle] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._watches: list[asyncio.Task[None]] = []
         self._starting = asyncio.Lock()
         if ray.get_runtime_context().was_current_actor_reconstructed:
@@ -82,6 +86,8 @@ class Supervisor:
             former = await self._former_owners()
             places = range(self._spec.shards.owners)
             await asyncio.gather(*[self._adopt_or_start(slot, former) for slot in places])
+            self._end_strays()
+            self._prepare_spare()
             self._watches = [asyncio.create_task(self._watch(slot)) for slot in places]
 
     async def _start_again(self) -> None:
@@ -98,64 +104,75 @@ class Supervisor:
         """Return who owns what, as far as is known now; no slots until every one has an owner."""
         if len(self._slots) < self._spec.shards.owners:
             return Routes(())
-        return Routes(tuple(self._slots[slot] for slot in sorted(self._slots)))
+        spare = None if self._spare is None else self._spare[0]
+        return Routes(tuple(self._slots[slot] for slot in sorted(self._slots)), spare)
 
     @ray.method
     async def stop(self) -> None:
         """Stop watching, let every owner take its last snapshots, and end it."""
         for watch in self._watches:
             watch.cancel()
-        stopping = {slot.name: slot.handle.stop.remote() for slot in self._slots.values()}
-        for name, stopped in stopping.items():
+        if self._preparing is not None:
+            self._preparing.cancel()
+        stopping = [slot.handle.stop.remote() for slot in self._slots.values()]
+        for stopped in stopping:
             with contextlib.suppress(RayActorError, TimeoutError):
                 await asyncio.wait_for(stopped, 3)
-            _kill(name)
+        self._slots.clear()
+        self._end_strays()
 
-    async def _former_owners(self) -> set[str]:
-        """Return the names that PostgreSQL holds for owners: some may be alive."""
+    async def _former_owners(self) -> dict[int, str]:
+        """Return the name that PostgreSQL holds for each shard's owner: some may be alive."""
         log_of_events = PostgresEventLog(self._spec.dsn, clock.now)
         try:
             return await log_of_events.owners()
         finally:
             await log_of_events.close()
 
-    async def _adopt_or_start(self, slot: int, former: set[str]) -> None:
-        prefix = self._prefix(slot)
-        for name in former:
-            if not name.startswith(prefix):
-                continue
+    async def _adopt_or_start(self, slot: int, former: Mapping[int, str]) -> None:
+        """Take over who owns exactly this slot's shards, else start an owner."""
+        shards = set(shards_of_slot(slot, self._spec.shards.owners))
+        for name in {former[shard] for shard in shards if shard in former}:
             with contextlib.suppress(ValueError, RayActorError, TimeoutError):
                 handle: Handle = ray.get_actor(name, namespace=NAMESPACE)
                 state = await asyncio.wait_for(handle.ping.remote(), self._spec.shards.ping_s * 3)
-                if state.ready and state.epochs:
+                if state.ready and state.epochs.keys() == shards:
                     self._slots[slot] = Slot(name, handle, state)
                     return
         await self._start_owner(slot)
 
-    def _prefix(self, slot: int) -> str:
-        return f"shards-{slot}-of-{self._spec.shards.owners}-"
+    def _end_strays(self) -> None:
+        """End actors of ours that are nobody's: a spare, or an owner of another division."""
+        kept = {slot.name for slot in self._slots.values()}
+        for name in ray.util.list_named_actors():
+            if name.startswith(PREFIX) and name not in kept:
+                _kill(name)
+
+    def _prepare_spare(self) -> None:
+        """Have a process ready for the next succession: its start takes longer than the loading."""
+
+        async def prepare() -> None:
+            with contextlib.suppress(RayActorError):
+                name, handle = _new_actor()
+                await handle.ping.remote()
+                self._spare = (name, handle)
+
+        self._preparing = asyncio.create_task(prepare())
+
+    def _take_actor(self) -> tuple[str, Handle]:
+        spare, self._spare = self._spare, None
+        return spare or _new_actor()
 
     async def _start_owner(self, slot: int) -> None:
         """Start owners for a slot until one is ready; a claim fences all before it."""
         pause_s = 0.2
         while True:
-            name = self._prefix(slot) + secrets.token_hex(4)
-            spec = OwnerSpec(
-                name=name,
-                shards=shards_of_slot(slot, self._spec.shards.owners),
-                brands=self._spec.brands,
-                dsn=self._spec.dsn,
-                lake_uri=self._spec.lake_uri,
-                snapshot_age_s=self._spec.shards.snapshot_age_s,
-            )
-            before = self._slots.get(slot)
+            before, name = self._slots.get(slot), ""
             successions = before.successions + 1 if before else 0
             try:
-                handle = FeatureShardActor.options(
-                    name=name, namespace=NAMESPACE, lifetime="detached", resources=STATE
-                ).remote(spec)
+                name, handle = self._take_actor()
                 self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
-                state = await self._started(handle)
+                state = await self._started(handle, self._owner_spec(name, slot))
             except Exception as error:  # noqa: BLE001 - whatever it was, the answer is another try
                 log.warning("owner_failed_to_start", owner=name, error=_reason(error))
                 _kill(name)
@@ -166,11 +183,22 @@ class Supervisor:
             log.info("owner_ready", owner=name, successions=successions)
             if before:
                 asyncio.get_running_loop().call_later(FORMER_S, _kill, before.name)
+                self._prepare_spare()
             return
 
-    async def _started(self, handle: Handle) -> OwnerState:
+    def _owner_spec(self, name: str, slot: int) -> OwnerSpec:
+        return OwnerSpec(
+            name=name,
+            shards=shards_of_slot(slot, self._spec.shards.owners),
+            brands=self._spec.brands,
+            dsn=self._spec.dsn,
+            lake_uri=self._spec.lake_uri,
+            snapshot_age_s=self._spec.shards.snapshot_age_s,
+        )
+
+    async def _started(self, handle: Handle, spec: OwnerSpec) -> OwnerState:
         """Wait as long as the owner answers pings: a replay may be long, a stopped process not."""
-        starting = asyncio.ensure_future(handle.start.remote())
+        starting = asyncio.ensure_future(handle.start.remote(spec))
         try:
             while not (await asyncio.wait({starting}, timeout=self._spec.shards.ping_s))[0]:
                 await asyncio.wait_for(handle.ping.remote(), START_SILENCE_S)
@@ -200,6 +228,14 @@ class Supervisor:
                 log.warning("owner_lost", owner=owner.name)
                 await self._start_owner(slot)
                 misses = 0
+
+
+def _new_actor() -> tuple[str, Handle]:
+    name = PREFIX + secrets.token_hex(6)
+    actor = FeatureShardActor.options(
+        name=name, namespace=NAMESPACE, lifetime="detached", resources=STATE
+    )
+    return name, actor.remote()
 
 
 def _kill(name: str) -> None:

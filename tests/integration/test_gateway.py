@@ -161,6 +161,15 @@ async def _successor(gateway: ShardGateway, former: Slot) -> Slot:
     return await _owner(gateway, other_than=former.name)
 
 
+async def _spare(gateway: ShardGateway) -> str:
+    """The process that is ready for the next succession."""
+
+    async def spare() -> str | None:
+        return (await gateway.routes()).spare
+
+    return str(await wait_for_async(spare, "a process waits for its turn", deadline_s=LONG_S))
+
+
 async def test_events_go_in_and_features_counts_and_columns_come_out(shards: str) -> None:
     async with a_gateway(shards) as gateway:
         verdicts = await gateway.append([[_event(n)] for n in range(400)])
@@ -181,9 +190,9 @@ async def test_a_killed_owner_has_a_successor_and_nothing_is_lost_or_counted_twi
     async with a_gateway(shards) as gateway:
         async with Sender(gateway).running() as sender:
             for killed in range(2):
-                owner = await _owner(gateway)
+                owner, spare = await _owner(gateway), await _spare(gateway)
                 os.kill(owner.state.pid, signal.SIGKILL)
-                await _successor(gateway, owner)
+                assert (await _successor(gateway, owner)).name == spare
                 await sender.progress()
                 assert (await gateway.routes()).slots[0].successions > killed
         assert await _faults(gateway, shards, sender.acknowledged) == []

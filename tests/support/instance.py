@@ -72,6 +72,13 @@ class Instance:
                     found.append(process.pid)
         return sorted(found)
 
+    def owner_pids(self) -> list[int]:
+        """The processes that own shards, or have: not the one that waits for its turn."""
+        lines = (self.var_dir / "log" / "crm.log").read_text().splitlines()
+        events = [json.loads(line) for line in lines if '"shards_ready"' in line]
+        owners = {event["pid"] for event in events}
+        return [pid for pid in self.pids("ray::FeatureShard") if pid in owners]
+
 
 @contextmanager
 def a_place() -> Iterator[Instance]:

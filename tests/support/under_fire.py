@@ -26,7 +26,7 @@ from tests.support.instance import CRM, Instance
 from tests.support.wait import wait_for_async
 
 MAPPING = Path(__file__).parents[2] / "configs" / "mappings" / "simulated.yaml"
-TITLES = {"owner": "ray::FeatureShard", "replica": "ray::ServeReplica"}
+KILLED = ("owner", "replica")
 EVENTS_A_REQUEST = 50
 CLIENTS = 2
 LONG_S = 120
@@ -172,8 +172,8 @@ async def _fire(
         for number, moment in enumerate(moments):
             reached = partial(_has_stored, connection, moment)
             await wait_for_async(reached, f"{moment} events are stored", deadline_s=MINUTES_S)
-            what = list(TITLES)[number % 2]
-            found = partial(asyncio.to_thread, instance.pids, TITLES[what])
+            what = KILLED[number % 2]
+            found = partial(asyncio.to_thread, _pids, instance, what)
             pids = await wait_for_async(found, f"there is an {what}", deadline_s=LONG_S)
             os.kill(rng.choice(pids), signal.SIGKILL)
             ingest.fired()
@@ -183,6 +183,10 @@ async def _fire(
     finally:
         await connection.close()
     return recoveries
+
+
+def _pids(instance: Instance, what: str) -> list[int]:
+    return instance.owner_pids() if what == "owner" else instance.pids("ray::ServeReplica")
 
 
 async def _has_stored(connection: asyncpg.Connection[asyncpg.Record], events: int) -> bool:

@@ -212,11 +212,11 @@ class PostgresEventLog:
     async def _epochs(self, connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:
         return {row["shard"]: row["epoch"] for row in await connection.fetch(self._sql["epochs"])}
 
-    async def owners(self) -> set[str]:
-        """Return the names of those that hold an epoch; some may be gone."""
+    async def owners(self) -> dict[int, str]:
+        """Return by shard the name of who holds its epoch; some may be gone."""
         async with self._using() as connection:
             rows = await connection.fetch(self._sql["epochs"])
-        return {row["owner"] for row in rows if row["owner"]}
+        return {row["shard"]: row["owner"] for row in rows if row["owner"]}
 
     async def count_stale_refusals(self, shards: Iterable[int]) -> None:
         """Count one refused write of a former owner for each of `shards`."""
