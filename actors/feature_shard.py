@@ -62,10 +62,10 @@ class FeatureShard:
             asyncio.create_task(owner.write_forever()),
             asyncio.create_task(owner.beat_forever()),
             asyncio.create_task(owner.snapshot_forever(spec.snapshot_age_s)),
-            asyncio.create_task(self._leave_when_lost(owner)),
         ]
         for task in self._tasks:
             task.add_done_callback(partial(_give_up_if_it_failed, owner))
+        self._tasks.append(asyncio.create_task(self._leave_when_lost(owner)))
         return _state(owner)
 
     @ray.method

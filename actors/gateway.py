@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -233,7 +234,8 @@ class ShardGateway:
                 if asyncio.get_running_loop().time() > deadline:
                     raise cause from error
             await asyncio.sleep(PAUSE_S)
-            await self._refresh()
+            with suppress(ShardsWarming):  # nobody is known yet: there is time left
+                await self._refresh()
 
     async def _known_routes(self) -> Routes:
         return self._routes if self._routes is not None else await self._refresh()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import ray
 import structlog
 from ray.actor import ActorProxy
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from actors.feature_shard import FeatureShard, FeatureShardActor, OwnerSpec
 from actors.settings import ShardSettings
@@ -28,6 +28,7 @@ NAMESPACE = "crm"
 PREFIX = "shards-"  # begins the name of every actor that owns shards, or may
 STATE = {"crm-state": 1}  # what an owner asks of a node; see ray-cluster.yaml
 START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
+STOP_S = 3.0
 FORMER_S = 120.0  # after so long a former owner that has not left by itself is ended
 Handle = ActorProxy[FeatureShard]
 
@@ -76,7 +77,12 @@ class Supervisor:
 
     @ray.method
     async def start(self) -> None:
-        """Bring an owner into every slot (once), and watch them from then on."""
+        """Bring an owner into every slot (once), and watch them from then on.
+
+        What a former service left is ended first: it knows neither these brands nor this code.
+        """
+        if not self._watches:
+            self._end_strays()
         await self._fill_slots()
 
     async def _fill_slots(self) -> None:
@@ -114,10 +120,9 @@ class Supervisor:
             watch.cancel()
         if self._preparing is not None:
             self._preparing.cancel()
-        stopping = [slot.handle.stop.remote() for slot in self._slots.values()]
-        for stopped in stopping:
-            with contextlib.suppress(RayActorError, TimeoutError):
-                await asyncio.wait_for(stopped, 3)
+        stopping = [asyncio.ensure_future(s.handle.stop.remote()) for s in self._slots.values()]
+        if stopping:
+            await asyncio.wait(stopping, timeout=STOP_S)  # whatever comes of it: the log is whole
         self._slots.clear()
         self._end_strays()
 
@@ -150,6 +155,8 @@ class Supervisor:
 
     def _prepare_spare(self) -> None:
         """Have a process ready for the next succession: its start takes longer than the loading."""
+        if self._spare is not None or (self._preparing and not self._preparing.done()):
+            return
 
         async def prepare() -> None:
             with contextlib.suppress(RayActorError):
@@ -166,9 +173,10 @@ class Supervisor:
     async def _start_owner(self, slot: int) -> None:
         """Start owners for a slot until one is ready; a claim fences all before it."""
         pause_s = 0.2
+        before = self._slots.get(slot)
+        successions = before.successions + 1 if before else 0
         while True:
-            before, name = self._slots.get(slot), ""
-            successions = before.successions + 1 if before else 0
+            name = ""
             try:
                 name, handle = self._take_actor()
                 self._slots[slot] = Slot(name, handle, OwnerState(False, {}, 0), successions)
@@ -254,6 +262,7 @@ SupervisorActor = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0)(Su
 
 def start(spec: SupervisorSpec) -> None:
     """Start the supervisor and the shard owners; returns when every shard is served."""
+    stop()  # of a service that was killed: it would go on with its own brands and addresses
     supervisor = SupervisorActor.options(
         name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote(spec)
@@ -264,6 +273,9 @@ def stop() -> None:
     """End the owners after their last snapshots, so that the next start is quick and all new."""
     with contextlib.suppress(ValueError, RayActorError):
         supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
-        with contextlib.suppress(ray.exceptions.GetTimeoutError):
+        try:
             ray.get(supervisor.stop.remote(), timeout=5)
-        _kill(NAME)
+        except (ray.exceptions.GetTimeoutError, RayTaskError) as error:
+            log.warning("supervisor_stop_failed", error=_reason(error))
+        finally:
+            _kill(NAME)

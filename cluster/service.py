@@ -215,10 +215,10 @@ class Service:
             asyncio.run(register(str(settings.postgres.direct_dsn), brands))
         dsn, lake = str(settings.postgres.dsn), str(settings.lake.uri)
         self._report.say("starting the feature shards")
+        self._serving = True
         with _step("the feature shards do not start"):
             supervisor.start(supervisor.SupervisorSpec(brands, dsn, lake, settings.shards))
         self._report.say("starting the API")
-        self._serving = True
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
             spec = ApiSpec(brands, dsn, str(settings.redis.url), key_file)

@@ -168,7 +168,8 @@ def _read(event: LoggedEvent) -> tuple[int, int]:
     kind = event.type
     if kind in _WITH_PRODUCT:
         product = _listed(_read_facts(event).product, PRODUCTS)
-        return _KIND_INDEX[Kind(kind, event.result, product)], 0
+        result = event.result if kind == "bet.settled" else None
+        return _KIND_INDEX[Kind(kind, result, product)], 0
     if kind in _WITH_METHOD:
         method = _listed(_read_facts(event).method, METHODS)
         return _KIND_INDEX[Kind(kind, method=method)], 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from crm.domain.features import SHARE, Defined, Derived, Distinct, Measure, Trend
 
+LARGEST_RATIO = 1e15  # a larger one says nothing more, and would not fit an integer at some point
 Source = Callable[[str, str], Any]  # measure and window -> total, an int or an int64 column
 _WEEKS_BEFORE = {"14d": 1, "35d": 4}
 
@@ -41,12 +42,13 @@ def value_of(defined: Defined, total: Source) -> tuple[Any, Any]:
 
 
 def _ratio(top: Any, bottom: Any, scale: int) -> tuple[Any, Any]:
-    """Return top / bottom x scale, rounded half to even, and where bottom is 0.
+    """Return top / bottom x scale, at most LARGEST_RATIO, rounded half to even, and where none is.
 
     In IEEE doubles, step by step, so that SQL and other engines come to the very same integers.
     """
     missing = bottom == 0
     found = (top * 1.0) / ((bottom + missing) * 1.0) * scale
     if isinstance(top, int):
-        return round(found), missing
-    return np.where(missing, 0, np.rint(found)).astype(np.int64), missing
+        return round(min(found, LARGEST_RATIO)), missing
+    rounded = np.rint(np.minimum(found, LARGEST_RATIO)).astype(np.int64)
+    return np.where(missing, 0, rounded), missing

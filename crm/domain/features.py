@@ -146,7 +146,7 @@ class Derived:
     """A value made of measures in one window when it is read.
 
     `plus` less `minus`, divided by the sum of `by` if there is any; missing where that is 0.
-    Rounded half up, to a minor unit or a millionth.
+    Rounded half to even, to a minor unit or a millionth.
     """
 
     name: str

@@ -322,14 +322,14 @@ def _is_personal_name(name: str) -> bool:
 
 def _plain(text: str) -> str:
     """Return `text` without what hides what it holds: other digits and forms, escapes."""
+    for _ in range(_ESCAPED_TIMES):
+        if "%" not in text and "&" not in text:
+            break
+        text = unescape(unquote(text))
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
         text = "".join(_ascii_digit(char) for char in text)
-    for _ in range(_ESCAPED_TIMES):
-        if "%" not in text:
-            break
-        text = unquote(text)
-    return unescape(text) if "&" in text else text
+    return text
 
 
 def _ascii_digit(char: str) -> str:

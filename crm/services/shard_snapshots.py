@@ -8,10 +8,12 @@ import msgspec
 import zstandard
 
 from crm.domain.feature_table import TableSlice
-from crm.domain.features import MEASURES, MOMENTS
+from crm.domain.features import DAYS_OF_WINDOW, HIDDEN_DAYS, MEASURES, MOMENTS
 
 # A snapshot of another list of features is not ours to read: the log is replayed in its place.
-_LIST = blake2b(repr((MEASURES, MOMENTS)).encode(), digest_size=8).digest()
+_LIST = blake2b(
+    repr((MEASURES, MOMENTS, DAYS_OF_WINDOW, HIDDEN_DAYS)).encode(), digest_size=8
+).digest()
 _MAGIC = b"crmshard2" + _LIST
 
 

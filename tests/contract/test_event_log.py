@@ -50,7 +50,7 @@ async def test_new_events_get_the_next_seqs_of_their_shard_without_a_gap(log: Ev
 async def test_the_log_gives_back_what_was_appended(log: EventLog) -> None:
     epochs = await _epochs(log)
     events = [
-        a_logged_event(event_id="bet"),
+        a_logged_event(event_id="bet", properties={"result": "of no meaning here"}),
         a_logged_event(event_id="in", type="session.started", amount=None, currency=None),
         a_logged_event(
             event_id="won",

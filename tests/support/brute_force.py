@@ -171,7 +171,7 @@ def _times(past: Sequence[LoggedEvent], as_of: datetime) -> Values:
 
 
 def _ratio(top: int, bottom: int, scale: int = 1) -> int | None:
-    return None if bottom == 0 else round(float(top) / float(bottom) * scale)
+    return None if bottom == 0 else round(min(float(top) / float(bottom) * scale, 1e15))
 
 
 def _share(top: int, bottom: int) -> int | None:

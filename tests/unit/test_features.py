@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,16 @@ def test_a_day_counts_once_however_its_events_arrive() -> None:
     values = table.values(0)
     assert [values[f"bet_days_{w}"] for w in ("7d", "30d", "90d", "lifetime")] == [2, 2, 3, 4]
     assert values["bet_count_lifetime"] == len(days)
+
+
+def test_a_share_beyond_all_measure_is_bounded_and_the_same_for_one_player_and_for_all() -> None:
+    brand, now = a_brand(), datetime(2026, 3, 10, 12, tzinfo=UTC)
+    door = a_door(brand)
+    events = [
+        an_event(event_id="a", type="bonus.granted", amount=Decimal("9999999999999.99")),
+        an_event(event_id="b", type="deposit.completed", amount=Decimal("0.01")),
+    ]
+    table = FeatureTable(brand.zone, to_us(now))
+    table.apply(EventColumns.of([door.accept(event, now) for event in events]))
+    column, _ = table.column("bonus_share_lifetime")
+    assert column.tolist() == [table.values(0)["bonus_share_lifetime"]] == [10**15]

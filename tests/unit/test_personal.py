@@ -140,6 +140,9 @@ def test_personal_values_are_found_at_any_depth_and_what_is_below_a_name_stays_w
         "4111\u200b1111\u200b1111\u200b1111",
         "\u0664\u0661\u0661\u0661 1111 1111 1111",
         "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
+        "&#xFF14;111111111111111",
+        "%EF%BC%94111111111111111",
+        "&#x25;34111111111111111",
     ],
 )
 def test_a_card_number_is_refused_in_any_writing_and_any_field(text: str) -> None:

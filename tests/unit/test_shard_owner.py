@@ -27,6 +27,7 @@ from crm.services.shard_snapshots import ShardSnapshot
 from tests.support.builders import NOON, a_brand, a_door, a_logged_event, an_event
 from tests.support.clock import Clock
 from tests.support.owners import an_owner, features_of_all
+from tests.support.wait import wait_for_async
 
 
 class WatchedLog(MemoryEventLog):
@@ -192,13 +193,25 @@ async def test_after_an_unknown_outcome_only_the_new_is_told_as_accepted(
     assert verdicts == [["accepted"], ["duplicate"], ["conflict"]]
 
 
-async def test_nothing_is_answered_while_a_commit_is_in_doubt(log: WatchedLog, noon: Clock) -> None:
+async def test_nothing_is_answered_while_a_commit_is_in_doubt_and_nobody_need_write_to_settle_it(
+    log: WatchedLog, noon: Clock
+) -> None:
     async with an_owner(log, noon) as owner:
         log.faults = ["after", "after"]
         with pytest.raises(CommitUnknown):
             await _append(owner, *_events(3))
+        log.away = True
         with pytest.raises(ShardsWarming, match="read back"):
             await owner.table("demo")
+        log.away = False
+
+        async def bets() -> dict[str, int]:
+            with suppress(ShardsWarming):
+                return await _bets(owner)
+            return {}
+
+        found = await wait_for_async(bets, "the doubt is settled")
+        assert found == {"p0": 1, "p1": 1, "p2": 1}
 
 
 # --- a database that is away --------------------------------------------------------------------

@@ -84,23 +84,23 @@ WITH stored AS (
         'ggr_amount', stake_amount - payout_amount,
         'ngr_amount', stake_amount - payout_amount - bonus_amount,
         'net_deposit_amount', deposit_amount - withdrawal_amount,
-        'mean_deposit_amount', round(deposit_amount::float8 / nullif(deposit_count, 0)::float8),
-        'mean_stake_amount', round(stake_amount::float8 / nullif(bet_count, 0)::float8),
-        'mean_session_seconds', round(session_seconds::float8 / nullif(session_count, 0)::float8),
-        'win_share', round(win_count::float8 / nullif(win_count + loss_count, 0)::float8 * 1000000),
-        'weekend_bet_share', round(weekend_bet_count::float8 / nullif(bet_count, 0)::float8 * 1000000),
-        'bonus_share', round(bonus_amount::float8 / nullif(deposit_amount, 0)::float8 * 1000000),
+        'mean_deposit_amount', ratio(deposit_amount, deposit_count, 1),
+        'mean_stake_amount', ratio(stake_amount, bet_count, 1),
+        'mean_session_seconds', ratio(session_seconds, session_count, 1),
+        'win_share', ratio(win_count, win_count + loss_count, 1000000),
+        'weekend_bet_share', ratio(weekend_bet_count, bet_count, 1000000),
+        'bonus_share', ratio(bonus_amount, deposit_amount, 1000000),
         'message_open_share',
-            round(message_opened_count::float8 / nullif(message_delivered_count, 0)::float8 * 1000000),
+            ratio(message_opened_count, message_delivered_count, 1000000),
         'message_click_share',
-            round(message_clicked_count::float8 / nullif(message_delivered_count, 0)::float8 * 1000000),
-        'night_bet_share', round(night_bet_count::float8 / nullif(bet_count, 0)::float8 * 1000000),
-        'failed_deposit_share', round(failed_deposit_count::float8
-            / nullif(deposit_count + failed_deposit_count, 0)::float8 * 1000000),
-        'cancelled_withdrawal_share', round(cancelled_withdrawal_count::float8
-            / nullif(withdrawal_count + cancelled_withdrawal_count, 0)::float8 * 1000000),
+            ratio(message_clicked_count, message_delivered_count, 1000000),
+        'night_bet_share', ratio(night_bet_count, bet_count, 1000000),
+        'failed_deposit_share',
+            ratio(failed_deposit_count, deposit_count + failed_deposit_count, 1000000),
+        'cancelled_withdrawal_share', ratio(cancelled_withdrawal_count,
+                                            withdrawal_count + cancelled_withdrawal_count, 1000000),
         'deposits_per_deposit_day',
-            round(deposit_count::float8 / nullif(deposit_days, 0)::float8 * 1000000)) AS cells
+            ratio(deposit_count, deposit_days, 1000000)) AS cells
     FROM totals
 ), named AS (
     SELECT t.player_id, key || '_' || t.win AS feature, value::numeric::bigint AS value
@@ -142,8 +142,7 @@ WITH stored AS (
     GROUP BY p.player_id, w.name, of.method
 ), trends AS (
     SELECT week.player_id, cell.feature,
-           round((cell.recent * cell.weeks)::float8
-                 / nullif(cell.since - cell.recent, 0)::float8 * 1000000)::bigint AS value
+           ratio(cell.recent * cell.weeks, cell.since - cell.recent, 1000000) AS value
     FROM totals week
     JOIN totals two ON two.player_id = week.player_id AND two.win = '14d'
     JOIN totals five ON five.player_id = week.player_id AND five.win = '35d'
