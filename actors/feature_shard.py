@@ -20,8 +20,8 @@ from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
 from crm.domain.ports import PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
-from crm.services.player_features import player_features
-from crm.services.segments import columns_of, matching, shard_features
+from crm.services.player_features import columns_of, player_features, shard_features
+from crm.services.segments import matching
 from crm.services.shard_owner import ShardOwner, Stores
 
 log = structlog.get_logger(__name__)

@@ -57,10 +57,8 @@ def _parts(keys: Ints) -> tuple[Ints, Ints, Ints]:
 def _keys_of(known: Ints, rows: Ints) -> Ints:
     """Return the keys of some rows: in the order of keys, each row's lie side by side."""
     shift = _DAY_BITS + _MEASURE_BITS
-    starts, ends = (
-        np.searchsorted(known, rows << shift),
-        np.searchsorted(known, (rows + 1) << shift),
-    )
+    starts = np.searchsorted(known, rows << shift)
+    ends = np.searchsorted(known, (rows + 1) << shift)
     return known[ranges(starts, ends)]
 
 

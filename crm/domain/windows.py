@@ -58,10 +58,8 @@ class Window:
     def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
         slots = self._slot[rows]
-        column: Ints = self._totals[self._place[measure]][
-            slots
-        ]  # -1 reads any column, and is undone
-        column[slots < 0] = 0
+        column: Ints = self._totals[self._place[measure]][slots]
+        column[slots < 0] = 0  # -1 has read somebody else's
         return column
 
     def of_row(self, row: int) -> list[int]:

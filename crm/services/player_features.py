@@ -1,15 +1,18 @@
-"""One player's features: read from the table, and written as the contract says."""
+"""Features read from the table, of one player or of many, and written as the contract says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crm.domain.brands import Brand
 from crm.domain.errors import PlayerNotFound
 from crm.domain.feature_table import FeatureTable
 from crm.domain.features import FEATURES, SHARE
-from crm.domain.ports import PlayerFeatures
+from crm.domain.ports import PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
 
 
@@ -22,6 +25,28 @@ def player_features(
         raise PlayerNotFound(f"brand {brand} has no such player")
     now = from_us(table.now_us)
     return PlayerFeatures(brand, player_id, shard, epoch, now, table.values(row))
+
+
+def columns_of(
+    table: FeatureTable, names: Iterable[str], rows: NDArray[np.int64] | None = None
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.bool_]]]:
+    """Return copies of features (the table goes on changing), and masks of where one is missing."""
+    values, missing = {}, {}
+    for name in names:
+        column, mask = table.column(name, rows)
+        values[name] = column.copy()
+        if mask is not None:
+            missing[name] = mask
+    return values, missing
+
+
+def shard_features(table: FeatureTable, shard: int, epoch: int, seq: int) -> ShardFeatures:
+    """Return all that `table` says of the players of a shard, whose events it has up to `seq`."""
+    rows = table.rows_of(shard)
+    ids = [table.player_ids[row] for row in rows.tolist()]
+    return ShardFeatures(
+        shard, epoch, seq, from_us(table.now_us), ids, *columns_of(table, FEATURES, rows)
+    )
 
 
 Written = int | float | str | None

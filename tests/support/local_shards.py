@@ -9,8 +9,8 @@ from crm.domain.brands import Brand
 from crm.domain.ports import Columns, Count, PlayerFeatures, ShardFeatures
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
-from crm.services.player_features import player_features
-from crm.services.segments import columns_of, matching, shard_features
+from crm.services.player_features import columns_of, player_features, shard_features
+from crm.services.segments import matching
 from crm.services.shard_owner import ShardOwner
 
 

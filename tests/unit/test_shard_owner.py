@@ -472,6 +472,27 @@ async def test_an_event_that_the_log_lost_is_a_gap_at_the_start(
                 pass
 
 
+async def test_an_event_that_the_log_has_twice_is_refused_at_the_start(
+    log: WatchedLog, noon: Clock
+) -> None:
+    async with an_owner(log, noon) as owner:
+        await _append(owner, *[a_logged_event(event_id=f"e{n}") for n in range(4)])
+
+    class Stuttering(WatchedLog):
+        async def read_after(
+            self, after: Mapping[int, int]
+        ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+            async for chunk in log.read_after(after):
+                events = [event for _, event in chunk]
+                yield list(zip((1, 1, 4, 4), events, strict=True))  # as many, and of the same sum
+
+    stuttering = Stuttering()
+    stuttering.events = log.events
+    with pytest.raises(LogGap, match="twice"):
+        async with an_owner(stuttering, noon):
+            pass
+
+
 async def test_a_flipped_bit_of_a_snapshot_never_changes_what_it_says(
     log: WatchedLog, noon: Clock
 ) -> None:
