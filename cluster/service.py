@@ -32,7 +32,6 @@ from cluster.embedded import Embedded, EmbeddedPostgres, EmbeddedRedis
 from cluster.errors import ServiceError
 from cluster.layout import Layout
 from configs.settings import BadSettings, Settings, load_settings
-from crm.adapters.lake import LakeSettings
 from crm.adapters.redis.settings import RedisSettings
 from crm.adapters.vault import VaultSettings, own_key_file
 
@@ -179,7 +178,7 @@ class Service:
         if settings.lake.uri is None:
             lake = settings.var_dir / "lake"
             lake.mkdir(exist_ok=True)
-            found["lake"] = LakeSettings(str(lake))
+            found["lake"] = replace(settings.lake, uri=str(lake))
         if settings.vault.key_file is None:
             with _step("the vault cannot be opened"):
                 found["vault"] = VaultSettings(own_key_file(settings.var_dir))
@@ -204,7 +203,7 @@ class Service:
 
     def _start_workload(self, settings: Settings) -> None:
         """Start the shard owners and the API; return when it says that it is ready."""
-        from actors import supervisor
+        from actors import lake_keeper, supervisor
         from configs.brands import load_brands
         from crm.adapters.postgres.brands import register
         from deployments import serving
@@ -218,6 +217,7 @@ class Service:
         self._serving = True
         with _step("the feature shards do not start"):
             supervisor.start(supervisor.SupervisorSpec(brands, dsn, lake, settings.shards))
+            lake_keeper.start(lake_keeper.LakeSpec(dsn, settings.lake))
         self._report.say("starting the API")
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
@@ -262,10 +262,11 @@ class Service:
         if self._demo is not None:
             _quietly(self._demo.stop)
         if self._serving:
-            from actors import supervisor
+            from actors import lake_keeper, supervisor
             from deployments import serving
 
             _quietly(serving.stop)
+            _quietly(lake_keeper.stop)
             _quietly(supervisor.stop)
         if "ray" in sys.modules:
             _quietly(ray_runtime.stop)

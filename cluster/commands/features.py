@@ -1,14 +1,18 @@
-"""`crm features`: what is known of every player."""
+"""`crm features`: what is known of every player, live and as of any past moment."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cluster.commands.support import emit_json
+from cluster.commands.support import connected, emit_json
 
-_features = typer.Typer(help="Ask about features.", no_args_is_help=True)
+_features = typer.Typer(
+    help="List features, or build them as of a past moment.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @_features.callback()
 def features() -> None:
-    """Ask about features."""
+    """List features, or build them as of a past moment."""
 
 
 @_features.command("list")
@@ -38,3 +42,49 @@ def list_features(
     else:
         for feature in FEATURES.values():
             typer.echo(f"{feature.name:40} {feature.unit:8} {feature.meaning}")
+
+
+@_features.command("build")
+def build_features(
+    *,
+    as_of: Annotated[str, typer.Option(help="A past moment, RFC 3339; a date is its 00:00 UTC.")],
+    known_by: Annotated[
+        str | None,
+        typer.Option(help="What was known by then counts; default: --as-of. `now`: all."),
+    ] = None,
+    brand: Annotated[str | None, typer.Option(help="Default: the first brand.")] = None,
+    label_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Add what players did in so many days after: a training set."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder that gets a copy.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Build all features of a brand's players as of a moment, as Parquet, from the lake."""
+    from configs.brands import load_brands
+    from crm.adapters import clock
+    from crm.domain.brands import choose
+    from pipelines.features import Request, build
+
+    at = _moment(as_of, "--as-of")
+    known = {None: at, "now": clock.now()}.get(known_by) or _moment(str(known_by), "--known-by")
+    with connected() as settings:
+        chosen = choose(load_brands(settings.brands_dir), brand)
+        built = build(settings, Request(chosen, at, known, label_days), out)
+    typer.echo(
+        f"{built.players:,} players of {chosen.id} from {built.events:,} events: "
+        f"{built.folder} in the lake{'' if out is None else f', and {out}'}",
+        err=True,
+    )
+    if json:
+        emit_json(built.as_json())
+
+
+def _moment(text: str, option: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            "a date or time, such as 2026-03-01T12:00Z", param_hint=option
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

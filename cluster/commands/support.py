@@ -15,7 +15,6 @@ from cluster import logs, ray_runtime, state
 from cluster.errors import ServiceError
 from cluster.layout import Layout
 from configs.settings import Settings, load_settings
-from crm.adapters.lake import LakeSettings
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.adapters.redis.settings import RedisSettings
 from crm.adapters.vault import VaultSettings
@@ -47,7 +46,7 @@ def resolved(settings: Settings, running: state.State) -> Settings:
         update={
             "postgres": PostgresSettings(running.postgres, direct),
             "redis": RedisSettings(running.redis),
-            "lake": LakeSettings(running.lake),
+            "lake": replace(settings.lake, uri=running.lake),
             "vault": VaultSettings(Path(running.vault_key)),
             "api": replace(settings.api, port=port),
         }

@@ -34,9 +34,10 @@ def features(
     shares: Annotated[bool, typer.Option(help="Show how often each feature is not 0.")] = False,
     json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
 ) -> None:
-    """Compare every live feature of every player with a recount in SQL; exit code 1 if one differs.
+    """Compare every live feature of every player with a recount in SQL, and with the batch engine.
 
-    The service may run under load: both sides are of one position of each shard.
+    The service may run under load: all three are of one position of each shard. Exit code 1 if a
+    value differs.
     """
     from configs.brands import load_brands
     from configs.settings import load_settings
@@ -64,19 +65,26 @@ def features(
 
 async def _of_brand(settings: Settings, brands: dict[str, Brand], brand: Brand) -> Verification:
     from actors.gateway import connect
+    from crm.adapters import clock
+    from crm.adapters.lake import Lake
+    from crm.adapters.lake_events import LakeEventFiles
+    from crm.adapters.postgres.lake import PostgresManifest
     from crm.adapters.postgres.pool import Pool
     from crm.adapters.postgres.recount import PostgresRecount
     from crm.domain.shards import SHARDS
+    from crm.services.lake_writing import LakeWriter
     from crm.services.verification import verify_features
+    from pipelines.batch_recount import BatchRecount
     from pipelines.progress import progress
 
     pool = Pool(str(settings.postgres.direct_dsn), most=1)
+    lake, manifest = Lake(str(settings.lake.uri)), PostgresManifest(pool)
+    writer = LakeWriter(manifest, LakeEventFiles(lake), clock.now)
+    recounts = (PostgresRecount(pool, lake), BatchRecount(manifest, lake, writer))
     try:
         with progress(SHARDS, f"verifying {brand.id}", "shards") as advance:
             shards = connect(settings, brands)
-            return await verify_features(
-                shards, PostgresRecount(pool), brand, range(SHARDS), advance
-            )
+            return await verify_features(shards, recounts, brand, range(SHARDS), advance)
     finally:
         await pool.close()
 
@@ -85,8 +93,9 @@ def _show(name: str, found: Verification, *, shares: bool) -> None:
     from crm.domain.features import FEATURES
 
     typer.echo(
-        f"{name}: {found.compared:,} values ({len(FEATURES)} features of {found.players:,}"
-        f" players), {found.wrong:,} differ, greatest difference {found.max_difference}",
+        f"{name}: {len(FEATURES)} features of {found.players:,} players, live against SQL and"
+        f" batch: {found.compared:,} comparisons, {found.wrong:,} differ, greatest difference"
+        f" {found.max_difference}",
         err=True,
     )
     for line in found.differences:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LakeSettings:
-    """`uri` None means a folder of the instance's own; else a path, `file://` or `s3://`."""
+    """`uri` None means a folder of the instance's own; else a path, `file://` or `s3://`.
+
+    Events are written every `write_every_s` seconds. Sessions older than `session_days` (at least
+    the 90 days of the longest window) are dropped from PostgreSQL once they stand in the lake.
+    """
 
     uri: str | None = None
+    write_every_s: float = 30.0
+    session_days: int = 400
 
 
 class Lake:
@@ -51,3 +59,20 @@ class Lake:
             self._fs.delete_file(f"{self._root}/{name}")
         except FileNotFoundError:
             return
+
+    def local_paths(self, names: Iterable[str]) -> list[str] | None:
+        """Return where files lie on this machine, or None if they are in a bucket."""
+        return [f"{self._root}/{name}" for name in names] if self._local else None
+
+    def names(self, folder: str) -> dict[str, datetime]:
+        """Return the files under `folder`, and when each was last changed."""
+        from pyarrow import fs as arrow_fs  # noqa: PLC0415 - see __init__
+
+        chosen = arrow_fs.FileSelector(
+            f"{self._root}/{folder}", recursive=True, allow_not_found=True
+        )
+        return {
+            info.path.removeprefix(f"{self._root}/"): info.mtime
+            for info in self._fs.get_file_info(chosen)
+            if info.is_file
+        }

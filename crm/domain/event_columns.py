@@ -58,7 +58,7 @@ def _all_kinds() -> list[Kind]:
 
 
 KINDS = _all_kinds()
-_KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
+KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
 
 def _adds_to(kind: Kind, measure: Measure, *, night: bool, weekend: bool) -> bool:
@@ -131,26 +131,39 @@ class EventColumns:
 
         Also the place of each cell's event in these columns.
         """
-        variants = 4 * self.kinds + 2 * self._at_night(zone) + self._at_weekend()
-        counts = _ADD_COUNT[variants]
-        event = np.repeat(np.arange(len(rows)), counts)
-        offsets = np.arange(len(event)) - np.repeat(np.cumsum(counts) - counts, counts)
-        measures = _ADD_MEASURE[np.repeat(_ADD_START[variants], counts) + offsets]
-        values = np.ones(len(event), dtype=np.int64)
-        for adds, column in ((_IS_AMOUNT, self.amounts), (_IS_SECONDS, self.seconds)):
-            which = adds[measures]
-            values[which] = column[event[which]]
-        return Cells(rows[event], measures, values), event
+        variants = 4 * self.kinds + 2 * self._at_night(zone) + at_weekend(self.days)
+        ones = np.ones(len(rows), dtype=np.int64)
+        return added(variants, rows, ones, self.amounts, self.seconds)
 
     def _at_night(self, zone: ZoneInfo) -> Ints:
         """Return 1 where the local day's night, which ends at 06:00 local, is not over."""
         days, place = np.unique(self.days, return_inverse=True)
-        ends = _ints([_night_end(day, zone) for day in days.tolist()])
+        ends = _ints([night_end(day, zone) for day in days.tolist()])
         return np.array(self.at < ends[place], dtype=np.int64)
 
-    def _at_weekend(self) -> Ints:
-        weekday = self.days % 7
-        return np.array((weekday == 0) | (weekday == _SATURDAY), dtype=np.int64)
+
+def at_weekend(days: Ints) -> Ints:
+    """Return 1 where a day, an ordinal, is a Saturday or Sunday."""
+    weekday = days % 7
+    return np.array((weekday == 0) | (weekday == _SATURDAY), dtype=np.int64)
+
+
+def added(
+    variants: Ints, rows: Ints, counts: Ints, amounts: Ints, seconds: Ints
+) -> tuple[Cells, Ints]:
+    """Return what events add to `rows`: a cell for each measure, and the place of its event.
+
+    A variant is 4 x kind + 2 x night + weekend; `counts` says for how many events a place stands.
+    """
+    sizes = _ADD_COUNT[variants]
+    event = np.repeat(np.arange(len(rows)), sizes)
+    offsets = np.arange(len(event)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    measures = _ADD_MEASURE[np.repeat(_ADD_START[variants], sizes) + offsets]
+    values = counts[event]
+    for adds, column in ((_IS_AMOUNT, amounts), (_IS_SECONDS, seconds)):
+        which = adds[measures]
+        values[which] = column[event[which]]
+    return Cells(rows[event], measures, values), event
 
 
 def _ints(values: Sequence[int]) -> Ints:
@@ -158,7 +171,7 @@ def _ints(values: Sequence[int]) -> Ints:
 
 
 @lru_cache(maxsize=8192)
-def _night_end(day: int, zone: ZoneInfo) -> int:
+def night_end(day: int, zone: ZoneInfo) -> int:
     """Return when 06:00 of a local day is: not midnight and 6 hours, as clocks change at night."""
     return to_us(datetime.combine(date.fromordinal(day), _NIGHT_ENDS, zone).astimezone(UTC))
 
@@ -169,12 +182,12 @@ def _read(event: LoggedEvent) -> tuple[int, int]:
     if kind in _WITH_PRODUCT:
         product = _listed(_read_facts(event).product, PRODUCTS)
         result = event.result if kind == "bet.settled" else None
-        return _KIND_INDEX[Kind(kind, result, product)], 0
+        return KIND_INDEX[Kind(kind, result, product)], 0
     if kind in _WITH_METHOD:
         method = _listed(_read_facts(event).method, METHODS)
-        return _KIND_INDEX[Kind(kind, method=method)], 0
+        return KIND_INDEX[Kind(kind, method=method)], 0
     seconds = _seconds(_read_facts(event).duration_s) if kind in _WITH_SECONDS else 0
-    return _KIND_INDEX.get(Kind(kind), 0), seconds
+    return KIND_INDEX.get(Kind(kind), 0), seconds
 
 
 def _read_facts(event: LoggedEvent) -> _Facts:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.day_set import DaySet
-from crm.domain.event_columns import KINDS, OF_MOMENT, ONCE_A_DAY, EventColumns, Kind
+from crm.domain.event_columns import KIND_INDEX, KINDS, OF_MOMENT, ONCE_A_DAY, EventColumns, Kind
 from crm.domain.feature_values import value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
@@ -47,7 +47,6 @@ _NEVER_FIRST = np.iinfo(np.int64).max
 _NEVER_LAST = np.iinfo(np.int64).min
 _FIRST_CAPACITY = 1024
 _MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
-_KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
 _ALL = range(len(MEASURES))
@@ -370,7 +369,7 @@ def _columns_of(events: Sequence[AheadEvent]) -> EventColumns:
     def column(name: str) -> Ints:
         return np.array([getattr(event, name) for event in events], dtype=np.int64)
 
-    kinds = np.array([_KIND_INDEX.get(Kind(*event.kind), 0) for event in events], dtype=np.int64)
+    kinds = np.array([KIND_INDEX.get(Kind(*event.kind), 0) for event in events], dtype=np.int64)
     numbers = [column(name) for name in ("amount", "seconds", "at", "day")]
     return EventColumns([event.player_id for event in events], column("shard"), kinds, *numbers)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from crm.domain.appending import Group, Verdict
 from crm.domain.events import LoggedEvent
+from crm.domain.lake_files import LakeFile
 
 
 class PlayerFeatures(msgspec.Struct):
@@ -151,6 +152,57 @@ class Files(Protocol):
 
     def read(self, name: str) -> bytes:
         """Return the bytes; raises FileNotFoundError."""
+
+    def delete(self, name: str) -> None:
+        """Forget a file."""
+
+
+class Span(NamedTuple):
+    """The seqs of one shard above `after`, up to and with `upto`."""
+
+    after: int
+    upto: int
+
+
+class Manifest(Protocol):
+    """What stands in the lake, and what the log has that it lacks; may raise DatabaseAway."""
+
+    async def lags(self) -> dict[int, Span]:
+        """Return by shard the seqs that the log has and the lake lacks."""
+
+    async def events(self, spans: Mapping[int, Span]) -> bytes:
+        """Return the events of each shard's span from the log, by shard and seq, packed."""
+
+    async def add(self, files: Sequence[LakeFile]) -> list[LakeFile]:
+        """List those of `files` (one a shard) that begin where the lake ends; return them."""
+
+    async def files(self, shards: Iterable[int]) -> list[LakeFile]:
+        """Return the files of `shards`, in the order of shards and seqs."""
+
+    async def replace(self, old: Sequence[LakeFile], new: LakeFile) -> bool:
+        """List `new` in the place of `old`; nothing happens if one of these is gone."""
+
+    async def replaced_before(self, moment: datetime) -> list[str]:
+        """Return names that stand for nothing any more since before `moment`."""
+
+    async def forget_replaced(self, names: Sequence[str]) -> None:
+        """Note that the bytes of these are gone."""
+
+    async def drop_sessions(self, before: date) -> list[str]:
+        """Drop the days of sessions before `before` that stand in the lake whole."""
+
+
+class EventFiles(Protocol):
+    """The lake's event files; what it names may not be listed yet."""
+
+    def write(self, events: bytes) -> list[LakeFile]:
+        """Store what `Manifest.events` gave, a file a shard; raises LogGap where a seq lacks."""
+
+    def merge(self, files: Sequence[LakeFile]) -> LakeFile:
+        """Store the events of files that follow each other as one file."""
+
+    def names(self) -> Mapping[str, datetime]:
+        """Return every event file that is there, and when it was written."""
 
     def delete(self, name: str) -> None:
         """Forget a file."""

@@ -1,14 +1,14 @@
-"""Holding the live features against a recount in SQL, shard by shard, on a running system.
+"""Holding the live features against recounts by other means, shard by shard, on a running system.
 
 An owner hands out one shard's features in one copy, with the seq and the moment that they are of;
-the recount reads the raw events up to that seq, as of that moment. So both are of one position,
+a recount reads the raw events up to that seq, as of that moment. So all are of one position,
 however fast events come in meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +21,9 @@ Recounted = Mapping[str, Mapping[str, int]]  # player -> feature -> value; missi
 
 
 class Recount(Protocol):
-    """The raw events, counted again by other means than the features'."""
+    """The raw events, counted again by other means; `name` says by which."""
+
+    name: str
 
     async def of_shard(self, brand: Brand, of: ShardFeatures) -> Recounted:
         """Return the features of a shard's players at the position of `of`; or DatabaseAway."""
@@ -42,27 +44,34 @@ class Verification:
         """Return for what share of the players a feature is there and not 0."""
         return self.nonzero[feature] / self.players if self.players else 0.0
 
-    def compare(self, live: ShardFeatures, recounted: Recounted) -> None:
-        """Compare every feature of every player of a shard."""
+    def look_at(self, live: ShardFeatures) -> None:
+        """Count the players of a shard, and what of theirs is not 0."""
         self.players += len(live.player_ids)
+        for name in FEATURES:
+            there = live.values[name] != 0
+            if name in live.missing:
+                there &= ~live.missing[name]
+            self.nonzero[name] += int(there.sum())
+
+    def compare(self, live: ShardFeatures, recounted: Recounted, how: str) -> None:
+        """Compare every feature of every player of a shard with what was counted `how`."""
         for player in sorted(recounted.keys() - set(live.player_ids)):
-            self._differ(f"{player}: has events, and no features", 1)
+            self._differ(f"{player}: has events {how}, and no features", 1)
         for row, player in enumerate(live.player_ids):
             again = recounted.get(player)
             if again is None:
-                self._differ(f"{player}: has features, and no events", 1)
+                self._differ(f"{player}: has features, and no events {how}", 1)
                 continue
             for name in FEATURES:
                 mask = live.missing.get(name)
                 value = None if mask is not None and mask[row] else int(live.values[name][row])
-                self._compare(player, name, value, again.get(name))
+                self.compared += 1
+                if value != again.get(name):
+                    self._compare(f"{player}.{name}", value, again.get(name), how)
 
-    def _compare(self, player: str, name: str, live: int | None, again: int | None) -> None:
-        self.compared += 1
-        self.nonzero[name] += bool(live)
-        if live != again:
-            difference = 1 if live is None or again is None else abs(live - again)
-            self._differ(f"{player}.{name}: {live} live, {again} recounted", difference)
+    def _compare(self, what: str, live: int | None, again: int | None, how: str) -> None:
+        difference = 1 if live is None or again is None else abs(live - again)
+        self._differ(f"{what}: {live} live, {again} {how}", difference)
 
     def _differ(self, line: str, difference: int) -> None:
         self.wrong += 1
@@ -73,7 +82,7 @@ class Verification:
 
 async def verify_features(
     shards: FeatureShards,
-    recount: Recount,
+    recounts: Sequence[Recount],
     brand: Brand,
     of: Iterable[int],
     advance: Callable[[int], None],
@@ -82,6 +91,8 @@ async def verify_features(
     found = Verification()
     for shard in of:
         live = await shards.of_shard(brand.id, shard)
-        found.compare(live, await recount.of_shard(brand, live))
+        found.look_at(live)
+        for recount in recounts:
+            found.compare(live, await recount.of_shard(brand, live), recount.name)
         advance(1)
     return found

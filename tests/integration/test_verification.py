@@ -6,18 +6,25 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from crm.adapters.lake import Lake
+from crm.adapters.lake_events import LakeEventFiles
 from crm.adapters.postgres.events import PostgresEventLog
+from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.recount import PostgresRecount
 from crm.domain.events import LoggedEvent
 from crm.domain.features import FEATURES
 from crm.domain.shards import SHARDS
+from crm.services.lake_writing import LakeWriter
 from crm.services.shard_owner import ShardOwner
-from crm.services.verification import Verification, verify_features
+from crm.services.verification import Recount, Verification, verify_features
+from pipelines.batch_recount import BatchRecount
 from tests.support.builders import NOON, a_brand, a_logged_event
 from tests.support.clock import Clock
 from tests.support.local_shards import LocalShards
@@ -48,64 +55,104 @@ def _events(count: int, seed: int) -> list[LoggedEvent]:
     return found
 
 
+@dataclass
+class _System:
+    """An owner over a log, the lake beside it, and the recounts that hold it to account."""
+
+    owner: ShardOwner
+    pool: Pool
+    lake: Lake
+
+    def __post_init__(self) -> None:
+        manifest = PostgresManifest(self.pool)
+        self.writer = LakeWriter(manifest, LakeEventFiles(self.lake), lambda: NOON)
+        self.sql = PostgresRecount(self.pool, self.lake)
+        self.batch = BatchRecount(manifest, self.lake, self.writer)
+
+    async def verified(self, *recounts: Recount) -> Verification:
+        shards = LocalShards(self.owner, {BRAND.id: BRAND})
+        chosen = recounts or (self.sql, self.batch)
+        return await verify_features(shards, chosen, BRAND, range(SHARDS), lambda _done: None)
+
+
 @asynccontextmanager
-async def _a_system(dsn: str) -> AsyncIterator[tuple[ShardOwner, Pool]]:
+async def _a_system(dsn: str, folder: Path) -> AsyncIterator[_System]:
     log, side = (PostgresEventLog(dsn, lambda: NOON) for _ in range(2))
     pool = Pool(dsn, most=1)
     async with an_owner(log, Clock(NOON), side=side) as owner:
-        yield owner, pool
+        yield _System(owner, pool, Lake(str(folder)))
     await pool.close()
     await log.close()
     await side.close()
 
 
-async def _verified(owner: ShardOwner, pool: Pool) -> Verification:
-    shards = LocalShards(owner, {BRAND.id: BRAND})
-    return await verify_features(
-        shards, PostgresRecount(pool), BRAND, range(SHARDS), lambda _done: None
-    )
-
-
-async def test_nothing_differs_while_events_come_in(dsn: str) -> None:
-    async with _a_system(dsn) as (owner, pool):
-        await owner.append([[event] for event in _events(600, seed=1)])
+async def test_nothing_differs_while_events_come_in(dsn: str, tmp_path: Path) -> None:
+    async with _a_system(dsn, tmp_path) as system:
+        await system.owner.append([[event] for event in _events(600, seed=1)])
 
         async def ingest() -> None:
-            for event in _events(2_000, seed=2):
-                await owner.append([[event]])
+            for event in _events(4_000, seed=2):
+                await system.owner.append([[event]])
 
         ingesting = asyncio.create_task(ingest())
-        found = await _verified(owner, pool)
+        found = await system.verified()
         assert not ingesting.done(), "nothing came in meanwhile"
         ingesting.cancel()
         await asyncio.gather(ingesting, return_exceptions=True)
     assert (found.wrong, found.max_difference) == (0, 0)
     assert found.players == 40
-    assert found.compared == 40 * len(FEATURES)
+    assert found.compared == 2 * 40 * len(FEATURES)
     assert found.nonzero_share("bet_count_lifetime") > 0.5
 
 
-@pytest.mark.parametrize("damage", ["too much", "an event lost", "a player lost"])
-async def test_a_wrong_feature_is_found(dsn: str, damage: str) -> None:
-    async with _a_system(dsn) as (owner, pool):
-        await owner.append([[event] for event in _events(300, seed=1)])
-        table = await owner.table(BRAND.id)
+async def test_a_wrong_feature_is_found_by_both_recounts(dsn: str, tmp_path: Path) -> None:
+    async with _a_system(dsn, tmp_path) as system:
+        await system.owner.append([[event] for event in _events(300, seed=1)])
+        table = await system.owner.table(BRAND.id)
         row = table.row("p3")
         assert row is not None
-        if damage == "too much":
-            table._lifetime[2, row] += 7
-        else:
-            of_p3 = "FROM user_transactions WHERE player_id = 'p3'"
-            async with pool.using() as connection:
-                if damage == "an event lost":
-                    await connection.execute(
-                        f"DELETE {of_p3} AND event_id IN (SELECT min(event_id) {of_p3})"
-                    )
-                else:
-                    await connection.execute(f"DELETE {of_p3}")
-                    await connection.execute("DELETE FROM user_sessions WHERE player_id = 'p3'")
-        found = await _verified(owner, pool)
+        table._lifetime[2, row] += 7
+        for recount in (system.sql, system.batch):
+            found = await system.verified(recount)
+            assert found.max_difference == 7
+            assert all(line.startswith("p3") for line in found.differences)
+            assert all(line.endswith(recount.name) for line in found.differences)
+
+
+@pytest.mark.parametrize("lost", ["an event", "a player"])
+async def test_events_that_the_raw_tables_lack_are_found(
+    dsn: str, tmp_path: Path, lost: str
+) -> None:
+    async with _a_system(dsn, tmp_path) as system:
+        await system.owner.append([[event] for event in _events(300, seed=1)])
+        of_p3 = "FROM user_transactions WHERE player_id = 'p3'"
+        async with system.pool.using() as connection:
+            if lost == "an event":
+                await connection.execute(
+                    f"DELETE {of_p3} AND event_id IN (SELECT min(event_id) {of_p3})"
+                )
+            else:
+                await connection.execute(f"DELETE {of_p3}")
+                await connection.execute("DELETE FROM user_sessions WHERE player_id = 'p3'")
+        found = await system.verified(system.sql)
     assert found.wrong > 0
     assert all(line.startswith("p3") for line in found.differences)
-    if damage == "too much":
-        assert found.max_difference == 7
+
+
+async def test_events_that_the_lake_lacks_are_found(dsn: str, tmp_path: Path) -> None:
+    async with _a_system(dsn, tmp_path) as system:
+        await system.owner.append([[event] for event in _events(300, seed=1)])
+        await system.writer.catch_up()
+        async with system.pool.using() as connection:
+            await connection.execute("DELETE FROM lake_files WHERE shard % 2 = 0")
+        found = await system.verified(system.batch)
+    assert found.wrong > 0
+
+
+async def test_sessions_that_stand_in_the_lake_alone_are_counted(dsn: str, tmp_path: Path) -> None:
+    async with _a_system(dsn, tmp_path) as system:
+        await system.owner.append([[event] for event in _events(600, seed=1)])
+        await system.writer.catch_up()
+        assert await system.writer.drop_sessions(kept_days=90) != []
+        assert (await system.verified()).wrong == 0
+        assert (await system.verified(PostgresRecount(system.pool))).wrong > 0  # without the lake

@@ -95,7 +95,7 @@ def _night_as_start_and_six_hours(patch: pytest.MonkeyPatch) -> None:
         start = datetime.combine(date.fromordinal(day), time(), zone).astimezone(UTC)
         return to_us(start + timedelta(hours=6))
 
-    patch.setattr(event_columns, "_night_end", night_end)
+    patch.setattr(event_columns, "night_end", night_end)
 
 
 def _active_day_counted_twice(patch: pytest.MonkeyPatch) -> None:

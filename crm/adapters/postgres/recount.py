@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
+from crm.adapters.lake import Lake
+from crm.adapters.lake_events import sessions_before
+from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.queries import load
 from crm.domain.brands import Brand
@@ -14,10 +19,18 @@ _TIMEOUT_S = 600  # of a shard with very many events
 
 
 class PostgresRecount:
-    """Counts events again, each shard's up to a seq, as of a moment."""
+    """Counts events again, each shard's up to a seq, as of a moment.
 
-    def __init__(self, pool: Pool) -> None:
+    Sessions that were dropped from PostgreSQL are fetched back from `lake` for it.
+    """
+
+    name = "in SQL"
+
+    def __init__(self, pool: Pool, lake: Lake | None = None) -> None:
         self._pool = pool
+        self._lake = lake
+        self._manifest = PostgresManifest(pool)
+        self._sql = load("recount")
 
     async def of_shard(self, brand: Brand, of: ShardFeatures) -> dict[str, dict[str, int]]:
         """Return the features of a shard's players at the position of `of`; raises DatabaseAway."""
@@ -32,9 +45,21 @@ class PostgresRecount:
             brand.id, as_of, brand.local_day(as_of), hour, brand.time_zone,
             list(seqs), list(seqs.values()),
         )  # fmt: skip
+        old_sessions = await self._sessions_in_the_lake(seqs)
         async with self._pool.using() as connection:
-            rows = await connection.fetch(load("recount")["recount"], *asked, timeout=_TIMEOUT_S)
+            await connection.execute(self._sql["make_lake_sessions"])
+            await connection.copy_records_to_table("lake_sessions", records=old_sessions)
+            rows = await connection.fetch(self._sql["recount"], *asked, timeout=_TIMEOUT_S)
+            await connection.execute(self._sql["drop_lake_sessions"])
         found: dict[str, dict[str, int]] = {}
         for row in rows:
             found.setdefault(row["player_id"], {})[row["feature"]] = row["value"]
         return found
+
+    async def _sessions_in_the_lake(self, shards: Iterable[int]) -> list[tuple[Any, ...]]:
+        """Return the sessions that PostgreSQL may have no more; it skips those that it has."""
+        before = await self._manifest.sessions_dropped()
+        if before is None or self._lake is None:
+            return []
+        files = await self._manifest.files(shards)
+        return await asyncio.to_thread(sessions_before, self._lake, files, before)

@@ -1,3 +1,13 @@
+-- name: make_lake_sessions
+-- Why: a place for old sessions that stand in the lake alone; a temporary table of one connection.
+CREATE TEMPORARY TABLE IF NOT EXISTS lake_sessions (
+    shard smallint, seq bigint, brand text COLLATE "C", player_id text COLLATE "C",
+    type text COLLATE "C", occurred_at timestamptz, local_day date, properties jsonb)
+
+-- name: drop_lake_sessions
+-- Why: the next recount brings its own.
+TRUNCATE lake_sessions
+
 -- name: recount
 -- Why: the features of every player of a brand by SQL over the raw events, written by hand: it
 -- shares nothing with the feature list, so that one can be held against the other.
@@ -13,6 +23,12 @@ WITH stored AS (
     FROM unnest($6::smallint[], $7::bigint[]) AS up_to (shard, seq)
     JOIN user_sessions s ON s.shard = up_to.shard AND s.seq <= up_to.seq
     WHERE brand = $1::text AND occurred_at <= $2::timestamptz
+    UNION ALL
+    SELECT player_id, type, occurred_at, local_day, NULL, properties
+    FROM unnest($6::smallint[], $7::bigint[]) AS up_to (shard, seq)
+    JOIN lake_sessions l ON l.shard = up_to.shard AND l.seq <= up_to.seq
+    WHERE brand = $1::text AND occurred_at <= $2::timestamptz
+      AND NOT EXISTS (SELECT FROM user_sessions s WHERE s.shard = l.shard AND s.seq = l.seq)
 ), events AS (
     SELECT player_id, type, occurred_at, local_day, coalesce(amount_minor, 0) AS amount,
            properties ->> 'result' AS result,

@@ -1,0 +1,126 @@
+"""Events in the lake: one Parquet file a run of a shard's seqs, and how its rows are read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from io import BytesIO
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from crm.domain.errors import LogGap
+from crm.domain.events import SESSION_TYPES
+from crm.domain.lake_files import LakeFile
+
+if TYPE_CHECKING:
+    from crm.adapters.lake import Lake
+
+VERSION = 1
+_FOLDER = "events"
+_TIME = pl.Datetime("us", "UTC")
+_Types = dict[str, pl.DataType | type[pl.DataType]]
+# As analysts read them; `result`, `product`, `method` and `session_seconds` are what features read
+# of `properties` (JSON text). Amounts are in minor units of the brand's currency.
+_COLUMNS: _Types = {
+        "shard": pl.Int16, "seq": pl.Int64, "brand": pl.String, "player_id": pl.String,
+        "event_id": pl.String, "type": pl.String, "occurred_at": _TIME, "received_at": _TIME,
+        "known_at": _TIME, "local_day": pl.Date, "amount_minor": pl.Int64, "currency": pl.String,
+        "backfill": pl.Boolean, "result": pl.String, "product": pl.String, "method": pl.String,
+        "session_seconds": pl.Int64, "properties": pl.String,
+}  # fmt: skip
+SCHEMA = pl.Schema(_COLUMNS)
+# in CSV times are microseconds, days are since 1970 and truth is 0 or 1
+_IN_CSV: _Types = {
+    name: pl.Int64 if type_ != pl.String else pl.String for name, type_ in SCHEMA.items()
+}
+_ROW_GROUP = 131_072
+
+
+class LakeEventFiles:
+    """Writes the lake's event files; a name is used once, so that two writers never meet."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def write(self, events: bytes) -> list[LakeFile]:
+        """Store PostgreSQL's CSV of events, a file a shard; raises LogGap where a seq lacks."""
+        by_shard = from_csv(events).partition_by("shard")
+        return [self._write(rows) for rows in by_shard]
+
+    def merge(self, files: Sequence[LakeFile]) -> LakeFile:
+        """Store the events of files that follow each other as one file."""
+        return self._write(scan(self._lake, files).collect())
+
+    def names(self) -> Mapping[str, datetime]:
+        """Return every event file that is there, and when it was written."""
+        return self._lake.names(_FOLDER)
+
+    def delete(self, name: str) -> None:
+        """Forget a file."""
+        self._lake.delete(name)
+
+    def _write(self, rows: pl.DataFrame) -> LakeFile:
+        seqs = rows["seq"]
+        shard, first, last = rows["shard"][0], seqs[0], seqs[-1]
+        if len(rows) != last - first + 1 or not (seqs.diff().drop_nulls() == 1).all():
+            raise LogGap(f"the log of shard {shard} does not hold {first} to {last} once each")
+        name = f"{_FOLDER}/{shard:03d}/{first:012d}-{last:012d}.{token_hex(4)}.parquet"
+        data = to_parquet(rows)
+        self._lake.write(name, data)
+        return LakeFile(shard, first, last, name, len(data), VERSION)
+
+
+def from_csv(data: bytes) -> pl.DataFrame:
+    """Return the rows of PostgreSQL's CSV, in the schema's types; nulls are nulls."""
+    if not data:
+        return pl.DataFrame(schema=SCHEMA)
+    raw = pl.read_csv(data, has_header=False, schema=_IN_CSV, truncate_ragged_lines=False)
+    days = raw.with_columns(pl.col("local_day").cast(pl.Int32))
+    return days.select(pl.col(name).cast(type_) for name, type_ in SCHEMA.items())
+
+
+def to_parquet(rows: pl.DataFrame) -> bytes:
+    """Return a file of rows."""
+    out = BytesIO()
+    rows.write_parquet(out, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
+    return out.getvalue()
+
+
+def scan(lake: Lake, files: Sequence[LakeFile]) -> pl.LazyFrame:
+    """Return the rows of listed files, of whatever version, as the newest schema has them.
+
+    Raises OSError for a file that is not there when it is collected.
+    """
+    if not files:
+        return pl.LazyFrame(schema=SCHEMA)
+    names = [file.name for file in files]
+    if (paths := lake.local_paths(names)) is not None:
+        return pl.scan_parquet(paths, schema=SCHEMA, missing_columns="insert", glob=False)
+    frames = [pl.read_parquet(lake.read(name)) for name in names]
+    return pl.concat([_newest(frame) for frame in frames]).lazy()
+
+
+def sessions_before(lake: Lake, files: Sequence[LakeFile], day: date) -> list[tuple[Any, ...]]:
+    """Return the sessions of files that occurred before a day (UTC), for PostgreSQL to read.
+
+    (shard, seq, brand, player_id, type, occurred_at, local_day, properties)
+    """
+    columns = ("shard", "seq", "brand", "player_id", "type", "occurred_at", "local_day")
+    sessions = pl.col("type").is_in(sorted(SESSION_TYPES)) & (
+        pl.col("occurred_at") < _midnight(day)
+    )
+    return scan(lake, files).filter(sessions).select(*columns, "properties").collect().rows()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _newest(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of an older version with the columns that it lacks: nothing was known of them."""
+    lacking = [
+        pl.lit(None, type_).alias(n) for n, type_ in SCHEMA.items() if n not in frame.columns
+    ]
+    return frame.with_columns(lacking).select(SCHEMA.names())
