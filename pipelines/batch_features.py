@@ -8,10 +8,13 @@ ledger, no running windows, no clock.
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from functools import cache
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from crm.domain.brands import Brand
 from crm.domain.event_columns import (
@@ -41,6 +44,8 @@ from crm.domain.features import (
 )
 from crm.domain.ledger import Cells, Ints
 from crm.domain.times import to_us
+
+Mask = NDArray[np.bool_]
 
 _DAY_US = 86_400_000_000
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -194,19 +199,24 @@ class _Batch:
         )
         return found
 
-    def _edge(self, edge: Edge) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-        of_moment = OF_MOMENT[_MOMENT_INDEX[edge.moment]][self._variants // 4]
-        first = edge.which == "first"
-        never = _NEVER_FIRST if first else _NEVER_LAST
-        times = np.full(len(self._ids), never, dtype=np.int64)
-        if first:
-            np.minimum.at(times, self._rows[of_moment], self._first[of_moment])
-        else:
-            np.maximum.at(times, self._rows[of_moment], self._last[of_moment])
-        missing = times == never
+    def _edge(self, edge: Edge) -> tuple[Ints, Mask]:
+        times, missing = self._times(edge.moment, edge.which)
         if edge.days_since:
-            times = (self._now_us - np.where(missing, 0, times)) // _DAY_US
+            return (self._now_us - np.where(missing, 0, times)) // _DAY_US, missing
         return times, missing
+
+    @cache  # noqa: B019 - a batch lives as long as its build
+    def _times(self, moment: str, which: Literal["first", "last"]) -> tuple[Ints, Mask]:
+        """Return each player's first or last time of a moment, and who has none."""
+        of_moment = OF_MOMENT[_MOMENT_INDEX[moment]][self._variants // 4]
+        rows = self._rows[of_moment]
+        if which == "first":
+            times = np.full(len(self._ids), _NEVER_FIRST, dtype=np.int64)
+            np.minimum.at(times, rows, self._first[of_moment])
+            return times, times == _NEVER_FIRST
+        times = np.full(len(self._ids), _NEVER_LAST, dtype=np.int64)
+        np.maximum.at(times, rows, self._last[of_moment])
+        return times, times == _NEVER_LAST
 
 
 def _unpacked(keys: Ints) -> tuple[Ints, Ints, Ints]:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -172,10 +173,21 @@ def _on_ray(parts: Sequence[Part]) -> Iterator[int]:
     dataset: Dataset = ray.data.from_items([{"part": n} for n in range(len(parts))])
     dataset.context.enable_progress_bars = False
     built = dataset.repartition(len(parts)).map_batches(
-        partial(_build_parts, parts), batch_size=1, batch_format="pyarrow", num_cpus=1
+        partial(_build_parts, parts),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=_cores()),
     )
     for batch in built.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from cast("pa.Table", batch)["players"].to_pylist()
+
+
+def _cores() -> int:
+    """Return about how many tasks keep every core busy: Ray's CPUs are logical, see configs."""
+    import ray
+
+    nodes = sum(n["Alive"] for n in ray.nodes())  # type: ignore[no-untyped-call]  # Ray has no types
+    return nodes * (os.cpu_count() or 1)
 
 
 def _build_parts(parts: Sequence[Part], batch: pa.Table) -> pa.Table:
