@@ -207,6 +207,7 @@ def _tell_jobs(settings: Settings) -> None:
         "CRM_REDIS__URL": str(settings.redis.url),
         "CRM_LAKE__URI": str(settings.lake.uri),
         "CRM_VAULT__KEY_FILE": str(settings.vault.key_file),
+        "CRM_RATES_FILE": str(settings.rates_file),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
 

@@ -206,12 +206,15 @@ class Service:
         from actors import lake_keeper, supervisor
         from configs.brands import load_brands
         from crm.adapters.postgres.brands import register
+        from crm.adapters.rates import load_rates
         from deployments import serving
         from deployments.api.deployment import ApiSpec
 
         with _step("the brands cannot be used"):
             brands = load_brands(settings.brands_dir)
             asyncio.run(register(str(settings.postgres.direct_dsn), brands))
+        with _step("the currency rates cannot be used"):
+            rates = load_rates(settings.rates_file, brands.values())
         dsn, lake = str(settings.postgres.dsn), str(settings.lake.uri)
         self._report.say("starting the feature shards")
         self._serving = True
@@ -221,7 +224,7 @@ class Service:
         self._report.say("starting the API")
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
-            spec = ApiSpec(brands, dsn, str(settings.redis.url), key_file)
+            spec = ApiSpec(brands, rates, dsn, str(settings.redis.url), key_file)
             serving.start(settings.api, spec)
         deadline = time.monotonic() + READY_S
         while (parts := _parts_if_ready(f"{self._state.url}/readyz")) is None:

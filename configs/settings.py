@@ -40,6 +40,7 @@ class Settings(BaseSettings):
 
     var_dir: Path = CLONE / "var"
     brands_dir: Path = CLONE / "configs" / "brands"
+    rates_file: Path = CLONE / "configs" / "rates.csv"
     postgres: PostgresSettings = Field(default_factory=PostgresSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     lake: LakeSettings = Field(default_factory=LakeSettings)
@@ -49,7 +50,7 @@ class Settings(BaseSettings):
     ray: RaySettings = Field(default_factory=RaySettings)
     demo: DemoSettings = Field(default_factory=DemoSettings)
 
-    @field_validator("var_dir", "brands_dir")
+    @field_validator("var_dir", "brands_dir", "rates_file")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()

@@ -25,11 +25,13 @@ from configs.brands import load_brands
 from configs.settings import Settings, load_settings
 from crm.adapters import clock
 from crm.adapters.postgres.brands import registered
+from crm.adapters.rates import load_rates
 from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
 from crm.domain.errors import BrandChanged, CrmError
 from crm.domain.events import Door, Vault
 from crm.domain.ports import FeatureShards
+from crm.domain.rates import Rates
 from crm.services.imports import Chunk, Importer, Outcome, Patience, Tally
 from pipelines.chunks import Plan, choose_brand, load_mapping, plan
 from pipelines.progress import progress
@@ -60,10 +62,11 @@ class Stores:
     open_vault: Callable[[], Vault]
     clock: Callable[[], datetime]
     patience: Patience = field(default_factory=Patience)
+    rates: Rates = field(default_factory=Rates)
 
     def importer(self, planned: Plan) -> Importer:
         """Open them in this process; call it within an event loop."""
-        door = Door(self.brands, self.open_vault())
+        door = Door(self.brands, self.open_vault(), self.rates)
         return Importer(self.open_shards(), door, planned.bound(), self.clock, self.patience)
 
 
@@ -145,6 +148,7 @@ def stores_of(settings: Settings, planned: Plan) -> Stores:
         partial(connect, settings, brands),
         partial(open_vault, Path(str(settings.vault.key_file))),
         clock.now,
+        rates=load_rates(settings.rates_file, brands.values()),
     )
 
 

@@ -69,6 +69,12 @@ class InvalidMapping(CrmError):
     code = "invalid_mapping"
 
 
+class InvalidRates(CrmError):
+    """The file of currency rates cannot be used; the message names the file and the line."""
+
+    code = "invalid_rates"
+
+
 class ShardsWarming(CrmError):
     """The owner of some virtual shards is being replaced; the caller may try again at once."""
 

@@ -26,6 +26,7 @@ from crm.domain.personal import (
     nothing_to_cut,
     unstorable,
 )
+from crm.domain.rates import FINEST, Rates, to_minor
 from crm.domain.shards import shard_of
 
 MAX_ID_BYTES = 128
@@ -94,8 +95,9 @@ class IncomingEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc
 class LoggedEvent(msgspec.Struct, array_like=True, gc=False):
     """One accepted event on its way to the log; holds nothing personal in clear.
 
-    `properties` is JSON text, `fingerprint` 16 bytes over what the client sent, `personal` the
-    fields that were cut out, each encrypted.
+    `amount_minor` is in the brand's currency; where the client stated another one, `original_*`
+    keep what it stated. `properties` is JSON text, `fingerprint` 16 bytes over what the client
+    sent, `personal` the fields that were cut out, each encrypted.
     """
 
     brand: str
@@ -114,6 +116,8 @@ class LoggedEvent(msgspec.Struct, array_like=True, gc=False):
     backfill: bool
     fingerprint: bytes
     personal: tuple[tuple[str, bytes], ...] = ()
+    original_amount: Decimal | None = None
+    original_currency: str | None = None
 
 
 class Vault(Protocol):
@@ -154,10 +158,11 @@ class _Calendar:
 
 @dataclass(frozen=True)
 class Door:
-    """What every event is checked against: the brands, and the vault for what is cut out."""
+    """What every event is checked against: brands, rates, and the vault for what is cut out."""
 
     brands: Mapping[str, Brand]
     vault: Vault
+    rates: Rates = field(default_factory=Rates)
     _calendars: dict[str, _Calendar] = field(default_factory=dict, init=False, repr=False)
 
     def accept(self, event: IncomingEvent, received_at: datetime) -> LoggedEvent:
@@ -168,9 +173,12 @@ class Door:
         check_type(event.type)
         calendar = self._calendar(brand)
         occurred_at, known_at = _check_times(event, brand, calendar.begins_at, received_at)
-        amount_minor = _check_money(event, brand)
+        local_day = calendar.local_day(occurred_at)
+        amount_minor = _check_money(event, brand, self.rates, local_day)
+        stated = _stated_in_another_currency(event, brand)
         properties, sent_properties, cut = _check_properties(event.properties)
-        sent = _sent(event, occurred_at, amount_minor, sent_properties)
+        sent_amount = amount_minor if stated is None else stated
+        sent = _sent(event, occurred_at, sent_amount, sent_properties)
         return LoggedEvent(
             brand=brand_id,
             event_id=event.event_id,
@@ -180,7 +188,7 @@ class Door:
             occurred_at=occurred_at,
             received_at=received_at,
             known_at=known_at or received_at,
-            local_day=calendar.local_day(occurred_at),
+            local_day=local_day,
             amount_minor=amount_minor,
             currency=None if amount_minor is None else brand.currency.code,
             properties=properties,
@@ -188,6 +196,8 @@ class Door:
             backfill=event.backfill,
             fingerprint=self.vault.fingerprint(sent),
             personal=self._sealed(event, cut) if cut else (),
+            original_amount=stated,
+            original_currency=None if stated is None else event.currency,
         )
 
     def _brand(self, brand_id: str) -> Brand:
@@ -297,15 +307,15 @@ def _check_has_zone(at: datetime, name: str) -> None:
         raise EventRefused("invalid_time", f"{name} needs a time zone, such as Z", name)
 
 
-def _check_money(event: IncomingEvent, brand: Brand) -> int | None:
-    """Return the amount in minor units of the brand's currency, or None where there is none."""
-    amount, currency = event.amount, event.currency
-    if currency is not None and currency != brand.currency.code:
-        raise EventRefused(
-            "unknown_currency",
-            f"unknown currency; this brand's is {brand.currency.code}",
-            "currency",
-        )
+def _check_money(event: IncomingEvent, brand: Brand, rates: Rates, day: date) -> int | None:
+    """Return the amount in minor units of the brand's currency, or None where there is none.
+
+    An amount of another currency is converted with the rate that held on the brand's `day`.
+    """
+    amount, currency, rate = event.amount, brand.currency, None
+    if event.currency is not None and event.currency != currency.code:
+        rate = rates.needed(day, event.currency, currency.code)
+        currency = FINEST
     if amount is None:
         if event.type in _MONEY_TYPES:
             raise EventRefused("missing_field", f"{event.type} needs an amount", "amount")
@@ -316,14 +326,24 @@ def _check_money(event: IncomingEvent, brand: Brand) -> int | None:
         raise EventRefused("invalid_amount", "amount is a decimal of at least 0", "amount")
     if amount.adjusted() >= MAX_DIGITS:
         raise EventRefused("invalid_amount", f"amount has over {MAX_DIGITS} digits", "amount")
-    decimals = brand.currency.decimals
-    minor = brand.currency.to_minor(amount)
+    decimals = currency.decimals
+    minor = currency.to_minor(amount)
     # compared exactly: what to_minor computes is rounded to the context's 28 digits
     if minor is None or Decimal(minor).scaleb(-decimals) != amount:
         raise EventRefused("invalid_amount", f"amount has over {decimals} decimals", "amount")
+    if rate is not None:
+        minor = to_minor(minor, rate, brand.currency)
     if minor >= _LIMIT_MINOR:
-        raise EventRefused("invalid_amount", f"amount has over {MAX_DIGITS} digits", "amount")
+        message = f"amount has over {MAX_DIGITS} digits in {brand.currency.code}"
+        raise EventRefused("invalid_amount", message, "amount")
     return minor
+
+
+def _stated_in_another_currency(event: IncomingEvent, brand: Brand) -> Decimal | None:
+    """Return the checked amount, in its one spelling, of an event in another currency."""
+    if event.amount is None or event.currency is None or event.currency == brand.currency.code:
+        return None
+    return abs(event.amount.normalize())
 
 
 def _check_properties(properties: dict[str, Any] | None) -> tuple[str, bytes, Cut]:
@@ -365,9 +385,13 @@ def _check_result(event: IncomingEvent) -> str:
 
 
 def _sent(
-    event: IncomingEvent, occurred_at: datetime, amount_minor: int | None, properties: bytes
+    event: IncomingEvent, occurred_at: datetime, amount: int | Decimal | None, properties: bytes
 ) -> bytes:
-    """Return one byte string for all that the client sent, the same for every way to write it."""
+    """Return one byte string for all that the client sent, the same for every way to write it.
+
+    `amount` is in the brand's minor units, or as stated in another currency: what a rate made of it
+    is not the client's, and may come out differently when the event is sent again.
+    """
     known_at = event.known_at
     return _encode(
         (
@@ -376,7 +400,7 @@ def _sent(
             event.type,
             event.player_id,
             occurred_at,
-            amount_minor,
+            amount,
             event.currency,
             msgspec.Raw(properties),
             event.backfill,

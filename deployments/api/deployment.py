@@ -21,6 +21,7 @@ from crm.adapters.redis.cache import RedisCache
 from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
 from crm.domain.events import Door
+from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
@@ -34,6 +35,7 @@ class ApiSpec:
     """What a replica needs to know."""
 
     brands: Mapping[str, Brand]
+    rates: Rates
     dsn: str
     redis_url: str
     vault_key: Path
@@ -52,7 +54,7 @@ class Api:
 def _services(spec: ApiSpec) -> Services:
     pool = Pool(spec.dsn)
     gateway = ShardGateway(spec.brands, PostgresEventLog(spec.dsn, clock.now))
-    door = Door(spec.brands, open_vault(spec.vault_key))
+    door = Door(spec.brands, open_vault(spec.vault_key), spec.rates)
     return Services(
         brands=spec.brands,
         ingest=Ingest(door, gateway, PostgresQuarantine(pool), clock.now),

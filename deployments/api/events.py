@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from crm.domain.brands import MAX_DIGITS
 from crm.domain.event_batch import MAX_BYTES, MAX_EVENTS
 from crm.domain.events import EVENT_TYPES, IncomingEvent
+from crm.domain.rates import FINEST
 from crm.services.ingest import IngestReport
 from deployments.api.answers import REF, answers, json
 from deployments.api.services import Services
@@ -20,7 +22,10 @@ def event_schema() -> dict[str, Any]:
     schema: dict[str, Any] = components[IncomingEvent.__name__]
     schema["description"] = (
         f"Types: {', '.join(sorted(EVENT_TYPES))}, or your own: custom.NAME. "
-        "`amount` is a decimal string in major units of the brand's currency."
+        "`amount` is a decimal string in major units of `currency`, with at most its decimals and "
+        f"{MAX_DIGITS} digits; a currency that is not stated is the brand's own. Another one, with "
+        f"at most {FINEST.decimals} decimals, is converted with the rate that held on the brand's "
+        "local day of `occurred_at`; where none did, the event is refused: `unknown_currency`."
     )
     schema["properties"]["amount"] = {
         "anyOf": [{"type": "string", "format": "decimal"}, {"type": "number"}, {"type": "null"}],

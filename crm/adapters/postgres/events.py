@@ -23,6 +23,7 @@ ID_COLUMNS = ("brand", "event_id", "shard", "seq", "fingerprint")
 EVENT_COLUMNS = (
     "shard", "seq", "brand", "player_id", "event_id", "type", "occurred_at", "received_at",
     "known_at", "local_day", "amount_minor", "currency", "properties", "backfill",
+    "original_amount", "original_currency",
 )  # fmt: skip
 _SERVER_SETTINGS = {
     "application_name": "crm-owner",
@@ -283,6 +284,7 @@ def event_record(event: LoggedEvent, seq: int) -> tuple[Any, ...]:
         event.shard, seq, event.brand, event.player_id, event.event_id, event.type,
         event.occurred_at, event.received_at, event.known_at, event.local_day,
         event.amount_minor, event.currency, event.properties, event.backfill,
+        event.original_amount, event.original_currency,
     )  # fmt: skip
 
 

@@ -53,7 +53,8 @@ SELECT shard, epoch, owner FROM virtual_shards ORDER BY shard
 -- Why: replay, and the read-back after a commit whose outcome is unknown.
 SELECT e.shard, e.seq, e.brand, e.event_id, e.player_id, e.type, e.occurred_at, e.received_at,
        e.known_at, e.local_day, e.amount_minor, e.currency, e.properties::text AS properties,
-       CASE WHEN e.type = 'bet.settled' THEN e.properties ->> 'result' END AS result, e.backfill
+       CASE WHEN e.type = 'bet.settled' THEN e.properties ->> 'result' END AS result, e.backfill,
+       e.original_amount, e.original_currency
 FROM unnest($1::smallint[], $2::bigint[]) AS after (shard, seq)
 CROSS JOIN LATERAL (
     SELECT * FROM user_transactions t WHERE t.shard = after.shard AND t.seq > after.seq
