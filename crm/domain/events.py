@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -174,8 +175,11 @@ class Door:
         calendar = self._calendar(brand)
         occurred_at, known_at = _check_times(event, brand, calendar.begins_at, received_at)
         local_day = calendar.local_day(occurred_at)
-        amount_minor = _check_money(event, brand, self.rates, local_day)
-        stated = _stated_in_another_currency(event, brand)
+        code, rate = brand.currency.code, None
+        if event.currency is not None and event.currency != code:
+            rate = self.rates.needed(local_day, event.currency, code)
+        amount_minor = _check_money(event, brand, rate)
+        stated = None if rate is None else _spelled(event.amount)
         properties, sent_properties, cut = _check_properties(event.properties)
         sent_amount = amount_minor if stated is None else stated
         sent = _sent(event, occurred_at, sent_amount, sent_properties)
@@ -190,7 +194,7 @@ class Door:
             known_at=known_at or received_at,
             local_day=local_day,
             amount_minor=amount_minor,
-            currency=None if amount_minor is None else brand.currency.code,
+            currency=None if amount_minor is None else code,
             properties=properties,
             result=_check_result(event) if event.type == "bet.settled" else None,
             backfill=event.backfill,
@@ -307,15 +311,12 @@ def _check_has_zone(at: datetime, name: str) -> None:
         raise EventRefused("invalid_time", f"{name} needs a time zone, such as Z", name)
 
 
-def _check_money(event: IncomingEvent, brand: Brand, rates: Rates, day: date) -> int | None:
+def _check_money(event: IncomingEvent, brand: Brand, rate: Fraction | None) -> int | None:
     """Return the amount in minor units of the brand's currency, or None where there is none.
 
-    An amount of another currency is converted with the rate that held on the brand's `day`.
+    `rate` converts an amount of another currency; None: it is the brand's own.
     """
-    amount, currency, rate = event.amount, brand.currency, None
-    if event.currency is not None and event.currency != currency.code:
-        rate = rates.needed(day, event.currency, currency.code)
-        currency = FINEST
+    amount, currency = event.amount, brand.currency if rate is None else FINEST
     if amount is None:
         if event.type in _MONEY_TYPES:
             raise EventRefused("missing_field", f"{event.type} needs an amount", "amount")
@@ -339,11 +340,9 @@ def _check_money(event: IncomingEvent, brand: Brand, rates: Rates, day: date) ->
     return minor
 
 
-def _stated_in_another_currency(event: IncomingEvent, brand: Brand) -> Decimal | None:
-    """Return the checked amount, in its one spelling, of an event in another currency."""
-    if event.amount is None or event.currency is None or event.currency == brand.currency.code:
-        return None
-    return abs(event.amount.normalize())
+def _spelled(amount: Decimal | None) -> Decimal | None:
+    """Return a checked amount in its one spelling."""
+    return None if amount is None else abs(amount.normalize())
 
 
 def _check_properties(properties: dict[str, Any] | None) -> tuple[str, bytes, Cut]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -13,7 +14,7 @@ from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import EventLog, SnapshotName
 from crm.domain.shards import SHARDS
-from tests.support.builders import NOON, a_logged_event
+from tests.support.builders import NOON, a_logged_event, some_rates
 
 ALL = list(range(SHARDS))
 
@@ -58,13 +59,25 @@ async def test_the_log_gives_back_what_was_appended(log: EventLog) -> None:
             properties={"result": "won", "note": "ä\u2603"},
             occurred_at=NOON - timedelta(days=500, microseconds=7),
         ),
+        *[
+            a_logged_event(
+                rates=some_rates(USD_EUR={"2026-01-01": "0.9"}),
+                event_id=f"{kind}-{amount}",
+                type=kind,
+                amount=Decimal(amount),
+                currency="USD",
+            )
+            for amount in ("12.34567890", "0E-8", "9e12")
+            for kind in ("deposit.completed", "session.ended")
+        ],
     ]
     await log.append(epochs, [[event] for event in events])
     found = {event.event_id: event for _, event in await _all_events(log)}
     for event in events:
         stored = found[event.event_id]
         for name in ("shard", "player_id", "type", "occurred_at", "received_at", "known_at",
-                     "local_day", "amount_minor", "currency", "result", "backfill"):  # fmt: skip
+                     "local_day", "amount_minor", "currency", "result", "backfill",
+                     "original_amount", "original_currency"):  # fmt: skip
             assert getattr(stored, name) == getattr(event, name), name
 
 

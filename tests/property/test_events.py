@@ -16,13 +16,14 @@ from crm.domain.brands import Brand, Currency
 from crm.domain.errors import EventRefused
 from crm.domain.events import EVENT_TYPES, Door, IncomingEvent
 from crm.domain.personal import cut_personal_fields, nothing_to_cut
+from tests.support.builders import some_rates
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 BRANDS = {
     name: Brand(name, name, Currency("EUR", 2), "Europe/Lisbon", date(2020, 1, 1), "PT")
     for name in ("demo", "other")
 }
-DOOR = Door(BRANDS, FileKeyVault(bytes(32)))
+DOOR = Door(BRANDS, FileKeyVault(bytes(32)), some_rates(USD_EUR={"2020-01-01": "0.9123"}))
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text("ab \u00e9", max_size=5),
@@ -37,7 +38,7 @@ CONTENTS = st.fixed_dictionaries(
         "brand": st.sampled_from(list(BRANDS)),
         "occurred_at": st.integers(0, 10**9).map(lambda us: NOW - timedelta(microseconds=us)),
         "amount": st.integers(0, 10**6).map(lambda minor: Decimal(minor).scaleb(-2)),
-        "currency": st.sampled_from([None, "EUR"]),
+        "currency": st.sampled_from([None, "EUR", "USD"]),
         "properties": st.none() | st.dictionaries(st.text("abc"), JSON, max_size=4),
         "backfill": st.booleans(),
     }
@@ -116,7 +117,7 @@ ODD_EVENTS = st.fixed_dictionaries(
         "brand": st.just("demo") | ANYTHING,
         "occurred_at": st.just(NOW) | ANYTHING,
         "amount": st.just(Decimal(1)) | st.decimals() | ANYTHING,
-        "currency": st.none() | ANYTHING,
+        "currency": st.none() | st.just("USD") | ANYTHING,
         "properties": st.dictionaries(st.text(), ANYTHING, max_size=3) | ANYTHING,
         "backfill": st.booleans() | ANYTHING,
         "known_at": st.none() | ANYTHING,

@@ -20,6 +20,7 @@ from crm.adapters.vault import FileKeyVault
 from crm.domain.errors import DatabaseAway
 from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
+from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
@@ -121,6 +122,7 @@ async def an_api(
     *,
     checks: Mapping[str, Check] | None = None,
     shards: FeatureShards | None = None,
+    rates: Rates | None = None,
 ) -> AsyncIterator[Api]:
     """An API over brands demo and other; `shards` instead of real ones, if given."""
     brands = {brand.id: brand for brand in (a_brand(), a_brand(id="other", name="Other"))}
@@ -130,7 +132,7 @@ async def an_api(
         shards = shards or LocalShards(owner, brands)
         services = Services(
             brands=brands,
-            ingest=Ingest(Door(brands, vault), shards, quarantine, clock),
+            ingest=Ingest(Door(brands, vault, rates or Rates()), shards, quarantine, clock),
             shards=shards,
             clusters=clusters,
             keys=KnownKeys(keys, lambda: clock.seconds),

@@ -9,6 +9,7 @@ from typing import Any
 
 from crm.domain.brands import Brand, Currency
 from crm.domain.events import Door, IncomingEvent, LoggedEvent
+from crm.domain.rates import Rates, Series
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -38,9 +39,21 @@ class OpenVault:
         return blake2b(content, digest_size=16).digest()
 
 
-def a_door(*brands: Brand) -> Door:
-    """A door to the given brands, or to the usual one."""
-    return Door({brand.id: brand for brand in brands or (a_brand(),)}, OpenVault())
+def a_door(*brands: Brand, rates: Rates | None = None) -> Door:
+    """A door to the given brands, or to the usual one; without rates but for the given."""
+    named = {brand.id: brand for brand in brands or (a_brand(),)}
+    return Door(named, OpenVault(), rates or Rates())
+
+
+def some_rates(**pairs: dict[str, str | None]) -> Rates:
+    """Rates by pair and day, such as USD_EUR={"2026-03-10": "0.90"}; None ends them."""
+    return Rates({(pair[:3], pair[4:]): _series(by_day) for pair, by_day in pairs.items()})
+
+
+def _series(by_day: dict[str, str | None]) -> Series:
+    days = sorted(by_day)
+    times = [None if (rate := by_day[day]) is None else Decimal(rate) for day in days]
+    return Series([date.fromisoformat(day) for day in days], times, [Decimal(1)] * len(days))
 
 
 def an_event(**changes: Any) -> IncomingEvent:
@@ -58,6 +71,8 @@ def an_event(**changes: Any) -> IncomingEvent:
     return IncomingEvent(**(fields | changes))
 
 
-def a_logged_event(received_at: datetime = NOON, **changes: Any) -> LoggedEvent:
+def a_logged_event(
+    received_at: datetime = NOON, rates: Rates | None = None, **changes: Any
+) -> LoggedEvent:
     """An event as the log keeps it."""
-    return a_door().accept(an_event(**changes), received_at)
+    return a_door(rates=rates).accept(an_event(**changes), received_at)

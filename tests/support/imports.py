@@ -14,6 +14,7 @@ from crm.domain.errors import ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.mappings import ImportMapping, parse_mapping
 from crm.domain.ports import FeatureShards
+from crm.domain.rates import Rates
 from crm.services.imports import Importer, Outcome, Patience
 from pipelines.chunks import Plan, plan
 from pipelines.imports import Report, Stores, import_files
@@ -78,7 +79,8 @@ class RememberingShards:
         verdicts = [self._verdict(event) for event in group]
         if "conflict" in verdicts:
             return ["withheld" if verdict == "accepted" else verdict for verdict in verdicts]
-        self.events |= {(event.brand, event.event_id): event for event in group}
+        for event in group:
+            self.events.setdefault((event.brand, event.event_id), event)
         return verdicts
 
     def _verdict(self, event: LoggedEvent) -> str:
@@ -109,14 +111,15 @@ def now() -> datetime:
     return NOW
 
 
-def stores(shards: RememberingShards, *brands: Brand) -> Stores:
-    """Return stores over `shards`, in this process."""
+def stores(shards: RememberingShards, *brands: Brand, rates: Rates | None = None) -> Stores:
+    """Return stores over `shards`, in this process; without rates but for the given."""
     return Stores(
         {brand.id: brand for brand in brands or (TRIAL,)},
         lambda: cast("FeatureShards", shards),
         OpenVault,
         now,
         Patience(deadline_s=5, first_wait_s=0.001, longest_wait_s=0.002),
+        rates or Rates(),
     )
 
 

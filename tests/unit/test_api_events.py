@@ -10,6 +10,7 @@ import pytest
 
 from crm.domain.errors import DatabaseAway, ShardsWarming
 from tests.support.api import Api, an_api, an_event_body, problem_of
+from tests.support.builders import some_rates
 from tests.support.local_shards import LocalShards
 
 EMAIL = "ana.souza@example.com"
@@ -52,6 +53,23 @@ async def test_the_same_id_with_another_content_is_a_conflict(api: Api) -> None:
     assert api.unsealed() == [an_event_body(amount="99"), 5]
     features = (await api.client.get("/v1/players/p1/features")).json()["features"]
     assert features["stake_amount_lifetime"] == "25.00"
+
+
+async def test_an_amount_in_another_currency_counts_in_the_brands() -> None:
+    async with an_api(rates=some_rates(USD_EUR={"2026-03-10": "0.9"})) as api:
+        abroad = an_event_body(event_id="usd", currency="USD", amount="10.00")
+        early = an_event_body(event_id="early", currency="USD", occurred_at="2026-03-09T11:00:00Z")
+        report = await api.take(an_event_body(), abroad, early)
+        assert (report["accepted"], len(report["rejected"])) == (2, 1)
+        assert report["rejected"][0] == {
+            "index": 2, "event_id": "early", "code": "unknown_currency",
+            "message": "no rate from USD to EUR held on 2026-03-09: add it to the file of rates",
+        }  # fmt: skip
+        features = (await api.client.get("/v1/players/p1/features")).json()["features"]
+        assert features["stake_amount_lifetime"] == "21.50"
+        assert (await api.take(abroad))["duplicates"] == 1
+        conflict = await api.take(abroad | {"amount": "10.001"})  # nine euros as well
+        assert conflict["rejected"][0]["code"] == "conflict"
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

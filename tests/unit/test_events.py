@@ -270,6 +270,26 @@ def test_personal_values_never_stand_in_an_error() -> None:
             assert secret not in repr(error) + str(error.__cause__)
 
 
+@pytest.mark.parametrize(
+    ("changes", "digest"),
+    [
+        ({}, "94a7785193547eeb5954f089b390ef77"),
+        ({"currency": None}, "0fd6a7ab14b1976b7ddf6436e3a7740e"),
+        (
+            {"type": "custom.x", "amount": None, "currency": None, "properties": None},
+            "62804fe3b339ab281f26fbc8ba6a22a5",
+        ),
+        (
+            {"backfill": True, "known_at": NOW, "amount": Decimal("0.5")},
+            "6f418858ed187896d43335f32ee9eff2",
+        ),
+    ],
+)
+def test_a_fingerprint_is_for_ever(changes: dict[str, Any], digest: str) -> None:
+    # those of accepted events stand in stores: another one would make each retry a conflict
+    assert accept(**changes).fingerprint.hex() == digest
+
+
 @dataclass
 class Refusing:
     """A vault that cannot be written to."""

@@ -22,6 +22,7 @@ from pipelines.chunks import choose_brand, load_mapping, plan
 from pipelines.decompression import UnreadableFile
 from pipelines.imports import import_files
 from pipelines.rows import MAX_LINE
+from tests.support.builders import some_rates
 from tests.support.imports import (
     BETS,
     HEADER,
@@ -55,6 +56,45 @@ def test_equal_rows_are_two_and_a_second_import_changes_nothing(
     again = import_here(tmp_path, shards, a_mapping(), file).as_json()
     assert (again["accepted"], again["duplicates"], again["events"]) == (0, 3, 0)
     assert not (tmp_path / "quarantine").exists()
+
+
+def test_each_row_is_converted_from_its_own_currency_with_the_rate_of_its_own_day(
+    tmp_path: Path, shards: RememberingShards
+) -> None:
+    rates = some_rates(
+        USD_EUR={"2020-05-01": "0.9", "2020-05-02": "0.8"}, BRL_EUR={"2020-05-02": "0.1675"}
+    )
+    text = """player,amount,money,at
+ana,10.01,USD,2020-05-01
+ana,10.01,USD,2020-05-02
+bob,0.10,BRL,2020-05-02
+bob,7.50,EUR,2020-05-02
+eva,1.00,BRL,2020-05-01
+"""
+    deposit = {"type": {"is": "deposit.completed"}, "amount": "amount"}
+    mapping = a_mapping(
+        columns={"amount": "decimal", "at": {"type": "time", "zone": "UTC"}},
+        currency="money",
+        events=[deposit],
+    )
+    planned = plan([a_file(tmp_path, "deposits.csv", text)], mapping)
+    report = import_files(planned, stores(shards, rates=rates), tmp_path, in_process)
+    assert report.as_json()["rejected_by_reason"] == {"unknown_currency": 1}
+    assert [fault.line for fault in report.tally.faults(0)] == [6]
+    stored = [
+        (event.amount_minor, event.currency, str(event.original_amount), event.original_currency)
+        for event in shards.events.values()
+    ]
+    assert stored == [
+        (901, "EUR", "10.01", "USD"),
+        (801, "EUR", "10.01", "USD"),
+        (2, "EUR", "0.1", "BRL"),
+        (750, "EUR", "None", None),
+    ]
+    corrected = some_rates(USD_EUR={"2020-05-01": "0.95"}, BRL_EUR={"2020-05-01": "0.17"})
+    again = import_files(planned, stores(shards, rates=corrected), tmp_path, in_process).as_json()
+    assert (again["accepted"], again["duplicates"], again["rejected"]) == (1, 4, 0)
+    assert next(iter(shards.events.values())).amount_minor == 901  # what was taken in stays
 
 
 @pytest.mark.parametrize(
