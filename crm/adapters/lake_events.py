@@ -10,30 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from crm.domain.brands import MAX_DIGITS
 from crm.domain.errors import LogGap
 from crm.domain.events import SESSION_TYPES
 from crm.domain.lake_files import LakeFile
+from crm.domain.rates import FINEST
 
 if TYPE_CHECKING:
     from crm.adapters.lake import Lake
 
-VERSION = 1
+VERSION = 2  # since 2 with what was stated in another currency
 _FOLDER = "events"
 _TIME = pl.Datetime("us", "UTC")
 _Types = dict[str, pl.DataType | type[pl.DataType]]
 # As analysts read them; `result`, `product`, `method` and `session_seconds` are what features read
-# of `properties` (JSON text). Amounts are in minor units of the brand's currency.
+# of `properties` (JSON text). `amount_minor` is in minor units of the brand's currency; the
+# original is what was stated in another one.
 _COLUMNS: _Types = {
         "shard": pl.Int16, "seq": pl.Int64, "brand": pl.String, "player_id": pl.String,
         "event_id": pl.String, "type": pl.String, "occurred_at": _TIME, "received_at": _TIME,
         "known_at": _TIME, "local_day": pl.Date, "amount_minor": pl.Int64, "currency": pl.String,
         "backfill": pl.Boolean, "result": pl.String, "product": pl.String, "method": pl.String,
         "session_seconds": pl.Int64, "properties": pl.String,
+        "original_amount": pl.Decimal(MAX_DIGITS + FINEST.decimals, FINEST.decimals),
+        "original_currency": pl.String,
 }  # fmt: skip
 SCHEMA = pl.Schema(_COLUMNS)
 # in CSV times are microseconds, days are since 1970 and truth is 0 or 1
 _IN_CSV: _Types = {
-    name: pl.Int64 if type_ != pl.String else pl.String for name, type_ in SCHEMA.items()
+    name: pl.String if type_ == pl.String or type_.is_decimal() else pl.Int64
+    for name, type_ in SCHEMA.items()
 }
 _ROW_GROUP = 131_072
 

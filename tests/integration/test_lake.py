@@ -22,7 +22,7 @@ from crm.domain.errors import LogGap
 from crm.domain.events import LoggedEvent
 from crm.domain.shards import SHARDS
 from crm.services.lake_writing import LakeWriter
-from tests.support.builders import NOON, a_logged_event
+from tests.support.builders import NOON, a_logged_event, some_rates
 from tests.support.clock import Clock
 from tests.support.s3 import an_s3_server
 
@@ -84,20 +84,25 @@ async def test_an_event_stands_in_the_lake_as_it_was_logged(
     won = a_logged_event(event_id="w", type="bet.settled",
                          properties={"result": "won", "product": "crash"})  # fmt: skip
     paid = a_logged_event(event_id="d", type="deposit.completed", properties={"method": "pix"})
-    events = [odd, plain, won, paid]
+    abroad = a_logged_event(
+        rates=some_rates(USD_EUR={"2020-01-01": "0.00000009"}),
+        event_id="usd", currency="USD", amount=Decimal("999999999999999.12345678"),
+    )  # fmt: skip
+    events = [odd, plain, won, paid, abroad]
     await _append(log, events)
     assert await _writer(manifest, lake).catch_up() == len(events)
     rows = {row["event_id"]: row for row in (await _rows(manifest, lake)).iter_rows(named=True)}
     for event in events:
         row = rows[event.event_id]
         for name in ("brand", "player_id", "type", "occurred_at", "received_at", "known_at",
-                     "local_day", "amount_minor", "currency", "backfill", "shard"):  # fmt: skip
+                     "local_day", "amount_minor", "currency", "backfill", "shard",
+                     "original_amount", "original_currency"):  # fmt: skip
             assert row[name] == getattr(event, name), name
         assert json.loads(row["properties"]) == json.loads(event.properties)
     facts = ("result", "product", "method", "session_seconds")
     assert [[rows[e.event_id][f] for f in facts] for e in events] == [
         [None, "", None, None], [None, None, None, 90], ["won", "crash", None, None],
-        [None, None, "pix", None],
+        [None, None, "pix", None], [None, "casino", None, None],
     ]  # fmt: skip
 
 
@@ -190,7 +195,7 @@ async def test_files_of_an_older_version_are_read_with_what_they_lack_as_null(
     await _writer(manifest, lake).catch_up()
     files = await manifest.files(ALL)
     for file in files[:3]:
-        rows = scan(lake, [file]).collect().drop("method", "session_seconds")
+        rows = scan(lake, [file]).collect().drop("session_seconds", "original_amount")
         lake.write(file.name, to_parquet(rows))
     rows = await _rows(manifest, lake)
     assert rows.schema == SCHEMA

@@ -30,7 +30,7 @@ def _row(event: LoggedEvent, seq: int) -> tuple[object, ...]:
         _text(said.get("product")) if bet else None,
         _text(said.get("method")) if event.type == "deposit.completed" else None,
         _seconds(said.get("duration_s")) if event.type == "session.ended" else None,
-        event.properties,
+        event.properties, event.original_amount, event.original_currency,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ SELECT e.shard, e.seq, e.brand, e.player_id, e.event_id, e.type,
             CASE WHEN (e.properties -> 'duration_s')::numeric BETWEEN 0 AND 604800
                   AND (e.properties -> 'duration_s')::numeric % 1 = 0
                  THEN (e.properties -> 'duration_s')::numeric::bigint END END,
-       e.properties::text
+       e.properties::text, e.original_amount, e.original_currency
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS span (shard, after, upto)
 CROSS JOIN LATERAL (
     SELECT * FROM user_transactions t
