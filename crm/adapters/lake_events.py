@@ -12,7 +12,7 @@ import polars as pl
 
 from crm.domain.brands import MAX_DIGITS
 from crm.domain.errors import LogGap
-from crm.domain.events import SESSION_TYPES
+from crm.domain.events import SESSION_TYPES, LoggedEvent
 from crm.domain.lake_files import LakeFile
 from crm.domain.rates import FINEST
 
@@ -41,6 +41,11 @@ _IN_CSV: _Types = {
     name: pl.String if type_ == pl.String or type_.is_decimal() else pl.Int64
     for name, type_ in SCHEMA.items()
 }
+# the fields of an event in their order, but for those that only a writer needs
+_ORIGINAL = ("original_amount", "original_currency")
+_LOGGED = [n for n in LoggedEvent.__struct_fields__ if n in SCHEMA and n not in _ORIGINAL]
+_LOGGED += _ORIGINAL
+_FLOORS: _Types = {"shard": pl.Int16, "floor": pl.Int64}
 _ROW_GROUP = 131_072
 
 
@@ -122,6 +127,21 @@ def sessions_before(lake: Lake, files: Sequence[LakeFile], day: date) -> list[tu
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
+
+
+def logged_events(
+    lake: Lake, files: Sequence[LakeFile], after: Mapping[int, int]
+) -> list[tuple[int, LoggedEvent]]:
+    """Return (seq, event) of the files' events above each shard's seq, as the log has them."""
+    floors = pl.LazyFrame({"shard": list(after), "floor": list(after.values())}, _FLOORS)
+    above = scan(lake, files).join(floors, on="shard").filter(pl.col("seq") > pl.col("floor"))
+    found = above.select("seq", *_LOGGED).collect()
+    return [(row[0], _logged(row[1:])) for row in found.iter_rows()]
+
+
+def _logged(row: tuple[Any, ...]) -> LoggedEvent:
+    fields = [*row[:-2], b"", (), *row[-2:]]  # no fingerprint, nothing personal
+    return LoggedEvent(*fields)
 
 
 def _newest(frame: pl.DataFrame) -> pl.DataFrame:
