@@ -32,7 +32,6 @@ class OwnerSpec:
     """What an owner needs to know; the same for a first owner and for a successor."""
 
     name: str
-    shards: Sequence[int]
     brands: Mapping[str, Brand]
     dsn: str
     lake_uri: str
@@ -40,7 +39,10 @@ class OwnerSpec:
 
 
 class FeatureShard:
-    """Owns virtual shards once it is told which; answers pings beside the writer, not behind it."""
+    """Owns the virtual shards that it is told to adopt, until it is told to release them.
+
+    Pings are answered beside the writer, not behind it.
+    """
 
     def __init__(self) -> None:
         self._owner: ShardOwner | None = None
@@ -48,15 +50,10 @@ class FeatureShard:
         self._decoder = msgspec.msgpack.Decoder(AppendCall)
 
     @ray.method
-    async def start(self, spec: OwnerSpec) -> OwnerState:
-        """Claim the shards, load and replay; then serve, until another owner claims them."""
-        stores = Stores(
-            log=PostgresEventLog(spec.dsn, clock.now),
-            side=PostgresEventLog(spec.dsn, clock.now),
-            files=Lake(spec.lake_uri),
-        )
-        owner = ShardOwner(spec.name, spec.shards, spec.brands, stores, clock.now)
-        await owner.start()
+    async def start(self, spec: OwnerSpec, shards: Sequence[int]) -> OwnerState:
+        """Adopt the first shards; then serve, until another owner has claimed all."""
+        owner = ShardOwner(spec.name, spec.brands, _stores(spec), clock.now)
+        await owner.adopt(shards)
         self._owner = owner
         self._tasks = [
             asyncio.create_task(owner.write_forever()),
@@ -69,10 +66,22 @@ class FeatureShard:
         return _state(owner)
 
     @ray.method
+    async def adopt(self, shards: Sequence[int], released: bool) -> OwnerState:
+        """Serve these shards too; `released`: their former owner has let go of them."""
+        owner = self._ready()
+        await owner.adopt(shards, released=released)
+        return _state(owner)
+
+    @ray.method
+    async def release(self, shards: Sequence[int]) -> list[int]:
+        """Stop owning these shards, after a snapshot of each; return those that were owned."""
+        return await self._ready().release(shards)
+
+    @ray.method
     async def ping(self) -> OwnerState:
         """Say that this process is alive, and what it owns."""
         if self._owner is None:
-            return OwnerState(ready=False, epochs={}, players=0)
+            return OwnerState(ready=False, epochs={}, players=0, node=_node())
         return _state(self._owner)
 
     @ray.method
@@ -144,8 +153,22 @@ def _give_up_if_it_failed(owner: ShardOwner, task: asyncio.Task[None]) -> None:
         owner.give_up()
 
 
+def _stores(spec: OwnerSpec) -> Stores:
+    return Stores(
+        log=PostgresEventLog(spec.dsn, clock.now),
+        side=PostgresEventLog(spec.dsn, clock.now),
+        history=PostgresEventLog(spec.dsn, clock.now),
+        files=Lake(spec.lake_uri),
+    )
+
+
 def _state(owner: ShardOwner) -> OwnerState:
-    return OwnerState(True, dict(owner.epochs), owner.players, os.getpid())
+    ready = not owner.lost_all.is_set()
+    return OwnerState(ready, dict(owner.epochs), owner.players, _node(), os.getpid())
+
+
+def _node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 FeatureShardActor = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FeatureShard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,8 @@ import structlog
 from ray.actor import ActorProxy
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.supervisor import NAME, NAMESPACE, Handle, Routes, Supervisor
+from actors.owners import NAMESPACE, Handle, Routes, Slot
+from actors.supervisor import NAME, Supervisor
 from actors.wire import AppendCall, ColumnsPart, CountPart, decode_verdicts, encode
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
@@ -77,34 +78,32 @@ class ShardGateway:
 
     async def append(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         """Store groups of events durably, each by the owner of its shard."""
-        owners = len((await self._known_routes()).slots)
-        by_slot: dict[int, list[int]] = {}
-        for index, group in enumerate(groups):
-            by_slot.setdefault(group[0].shard % owners, []).append(index)
-        verdicts: list[list[Verdict]] = [[] for _ in groups]
+        verdicts: list[list[Verdict]] = [["moved"]] * len(groups)
 
-        async def of_slot(slot: int, indexes: list[int]) -> None:
-            results = await self._append_to(slot, [groups[index] for index in indexes])
+        async def store(indexes: list[int]) -> None:
+            """Append until nothing is `moved`, trying again only what is, at its owner then."""
+
+            async def attempt() -> None:
+                left = [index for index in indexes if "moved" in verdicts[index]]
+                by_slot = _by_slot(await self._known_routes(), groups, left)
+                ways = [send(slot, some) for slot, some in by_slot.items()]
+                for failed in await asyncio.gather(*ways, return_exceptions=True):
+                    if failed is not None:
+                        raise failed
+                if any("moved" in verdicts[index] for index in left):
+                    raise ShardsWarming("a shard has another owner now")
+
+            await self._patiently(attempt)
+
+        async def send(slot: int, indexes: list[int]) -> None:
+            results = await self._coalescer(slot).submit([groups[index] for index in indexes])
             for index, result in zip(indexes, results, strict=True):
                 verdicts[index] = result
 
-        await asyncio.gather(*[of_slot(slot, indexes) for slot, indexes in by_slot.items()])
+        # each owner's are stored apart: they do not wait for another owner's successor
+        by_slot = _by_slot(await self._known_routes(), groups, range(len(groups)))
+        await asyncio.gather(*[store(indexes) for indexes in by_slot.values()])
         return verdicts
-
-    async def _append_to(self, slot: int, groups: Sequence[Group]) -> Sequence[list[Verdict]]:
-        """Append until nothing is `moved`, trying again only what is."""
-        verdicts: list[list[Verdict]] = [["moved"]] * len(groups)
-
-        async def attempt() -> Sequence[list[Verdict]]:
-            left = [index for index, verdict in enumerate(verdicts) if "moved" in verdict]
-            results = await self._coalescer(slot).submit([groups[index] for index in left])
-            for index, result in zip(left, results, strict=True):
-                verdicts[index] = result
-            if any("moved" in result for result in results):
-                raise ShardsWarming("a shard has another owner now")
-            return verdicts
-
-        return await self._patiently(attempt)
 
     def _coalescer(self, slot: int) -> Coalescer[Group, list[Verdict]]:
         if slot not in self._coalescers:
@@ -127,12 +126,12 @@ class ShardGateway:
         shard = shard_of(brand, player_id)
 
         async def attempt() -> PlayerFeatures:
-            slots = (await self._known_routes()).slots
-            slot = shard % len(slots)
+            slot = (await self._known_routes()).slot_of[shard]
             found = await self._ask(
                 slot, lambda owner: owner.features.remote(brand, player_id, shard)
             )
-            if found.epoch < (await self._known_routes()).slots[slot].state.epochs.get(shard, 0):
+            routes = await self._known_routes()
+            if found.epoch < routes.slots[routes.slot_of[shard]].state.epochs.get(shard, 0):
                 raise ShardsWarming("an answer of a former owner")
             return found
 
@@ -175,7 +174,7 @@ class ShardGateway:
         """Return all features of a shard's players of a brand, in one copy."""
 
         async def attempt() -> ShardFeatures:
-            slot = shard % len((await self._known_routes()).slots)
+            slot = (await self._known_routes()).slot_of[shard]
             found = await self._ask(slot, lambda owner: owner.shard_features.remote(brand, shard))
             if found.epoch != (await self._log.epochs())[shard]:
                 raise ShardsWarming("an answer of a former owner")
@@ -187,9 +186,9 @@ class ShardGateway:
         """Ask every owner at one moment; each shard must answer once, in its current epoch."""
         as_of_us = to_us(clock.now()) + LEAD_US
         for tried in range(MOMENTS_TRIED):
-            slots = (await self._known_routes()).slots
+            slots = sorted(set((await self._known_routes()).slot_of))
             one = partial(_asking, ask, as_of_us)
-            parts = await asyncio.gather(*[self._ask(slot, one) for slot in range(len(slots))])
+            parts = await asyncio.gather(*[self._ask(slot, one) for slot in slots])
             latest = max(part.as_of_us for part in parts)
             if all(part.as_of_us == latest for part in parts):
                 epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
@@ -211,11 +210,11 @@ class ShardGateway:
 
         A process that is stopped (SIGSTOP, swapping, a lost node) never answers and never fails.
         """
-        asked = (await self._known_routes()).slots[slot]
+        asked = _slot(await self._known_routes(), slot)
         answer = asyncio.ensure_future(call(asked.handle))
         try:
             while not (await asyncio.wait({answer}, timeout=SILENCE_S))[0]:
-                if (await self._refresh()).slots[slot].name != asked.name:
+                if _slot(await self._refresh(), slot).name != asked.name:
                     raise ShardsWarming("the shard's owner was replaced; try again")
             return answer.result()
         finally:
@@ -259,6 +258,22 @@ class ShardGateway:
 async def _ask_supervisor() -> Routes:
     supervisor: ActorProxy[Supervisor] = ray.get_actor(NAME, namespace=NAMESPACE)
     return await asyncio.wait_for(supervisor.routes.remote(), WAIT_S)
+
+
+def _by_slot(
+    routes: Routes, groups: Sequence[Group], indexes: Iterable[int]
+) -> dict[int, list[int]]:
+    by_slot: dict[int, list[int]] = {}
+    for index in indexes:
+        by_slot.setdefault(routes.slot_of[groups[index][0].shard], []).append(index)
+    return by_slot
+
+
+def _slot(routes: Routes, slot: int) -> Slot:
+    """Return a slot, which may have been given up since the caller learned of it."""
+    if slot not in routes.slots:
+        raise ShardsWarming("these shards have gone to another owner; try again")
+    return routes.slots[slot]
 
 
 def _asking(

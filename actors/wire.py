@@ -28,11 +28,12 @@ def decode_verdicts(data: bytes) -> list[list[Verdict]]:
 
 @dataclass(frozen=True)
 class OwnerState:
-    """What an owner says of itself."""
+    """What an owner says of itself; `node` is Ray's id of the machine that it runs on."""
 
     ready: bool
     epochs: dict[int, int]
     players: int
+    node: str = ""
     pid: int = 0
 
 

@@ -204,6 +204,7 @@ class Service:
     def _start_workload(self, settings: Settings) -> None:
         """Start the shard owners and the API; return when it says that it is ready."""
         from actors import lake_keeper, supervisor
+        from actors.owners import SupervisorSpec
         from configs.brands import load_brands
         from crm.adapters.postgres.brands import register
         from crm.adapters.rates import load_rates
@@ -219,7 +220,7 @@ class Service:
         self._report.say("starting the feature shards")
         self._serving = True
         with _step("the feature shards do not start"):
-            supervisor.start(supervisor.SupervisorSpec(brands, dsn, lake, settings.shards))
+            supervisor.start(SupervisorSpec(brands, dsn, lake, settings.shards))
             lake_keeper.start(lake_keeper.LakeSpec(dsn, settings.lake))
         self._report.say("starting the API")
         with _step("the API does not start"):

@@ -137,3 +137,9 @@ class BrandChanged(CrmError):
     """A brand that has events is configured otherwise than when they were taken in."""
 
     code = "brand_changed"
+
+
+class ResizeRefused(CrmError):
+    """The shard owners cannot be so many, or not now; nothing was changed."""
+
+    code = "resize_refused"

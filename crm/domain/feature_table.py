@@ -46,6 +46,7 @@ _DAY_US = 24 * _HOUR_US
 _NEVER_FIRST = np.iinfo(np.int64).max
 _NEVER_LAST = np.iinfo(np.int64).min
 _FIRST_CAPACITY = 1024
+_NOBODY = -1  # the shard of a row that is no player's
 _MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
@@ -110,7 +111,7 @@ class FeatureTable:
         self._day = self._local_day(now_us)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._row)
 
     # --- what changes a table -------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class FeatureTable:
         if hour == self._hour:
             return
         for leaving in self._hours.pop_until(hour - HOURS_OF_24H):
-            self._windows["24h"].take_away(leaving)
+            self._windows["24h"].take_away(self._of_players(leaving))
         self._hour = hour
 
     def _advance_days(self, day: int) -> None:
@@ -163,7 +164,7 @@ class FeatureTable:
             return
         for name, length in _DAYS.items():
             for leaving in self._days.between(self._day - length + 1, day - length + 1):
-                self._windows[name].take_away(leaving)
+                self._windows[name].take_away(self._of_players(leaving))
         self._days.pop_until(day - _LONGEST)
         self._day = day
 
@@ -225,8 +226,18 @@ class FeatureTable:
         self._shard[row] = shard
         return row
 
+    @property
+    def _all_rows(self) -> slice | Ints:
+        """The rows of all players, ascending."""
+        rows = len(self._ids)
+        return np.flatnonzero(self._shard[:rows] != _NOBODY) if self.dead_rows else slice(0, rows)
+
+    def _of_players(self, cells: Cells) -> Cells:
+        """Return the cells of rows that are some player's: a window knows no others."""
+        return cells.take(self._shard[cells.rows] != _NOBODY) if self.dead_rows else cells
+
     def _grow(self, capacity: int) -> None:
-        self._shard = _wider(self._shard, capacity, -1)
+        self._shard = _wider(self._shard, capacity, _NOBODY)
         self._lifetime = _wider(self._lifetime, capacity, 0)
         self._first = _wider(self._first, capacity, _NEVER_FIRST)
         self._last = _wider(self._last, capacity, _NEVER_LAST)
@@ -237,28 +248,38 @@ class FeatureTable:
 
     @property
     def player_ids(self) -> Sequence[str]:
-        """Players by row."""
-        return self._ids
+        """All players, in the order of their rows, which is that of a whole column."""
+        return list(self._row) if self.dead_rows else self._ids
+
+    @property
+    def dead_rows(self) -> int:
+        """How many rows are of shards that were dropped: they are left out of every answer."""
+        return len(self._ids) - len(self._row)
 
     def row(self, player_id: str) -> int | None:
         """Return the row of a player, or None."""
         return self._row.get(player_id)
 
-    def shards(self) -> NDArray[np.int16]:
-        """Return the virtual shard of each row."""
-        return self._shard[: len(self._ids)]
+    def shards(self) -> set[int]:
+        """Return the virtual shards of which something is known."""
+        held = np.flatnonzero(np.bincount(self._shard[self._all_rows], minlength=1))
+        return {*held.tolist(), *(event.shard for event in self._ahead)}
 
     def rows_of(self, shard: int) -> Ints:
         """Return the rows of a virtual shard."""
-        return np.flatnonzero(self.shards() == shard)
+        return np.flatnonzero(self._shard[: len(self._ids)] == shard)
+
+    def ids_of(self, rows: Ints) -> list[str]:
+        """Return the players of some rows."""
+        return [self._ids[row] for row in rows.tolist()]
 
     def column(self, name: str, rows: Ints | None = None) -> tuple[Ints, Mask | None]:
         """Return the values of a feature by row, and where they are missing (None: nowhere).
 
-        Of all rows, if `rows` does not say which. Raises KeyError for a name that is not in the
+        Of all players, if `rows` does not say which. Raises KeyError for a name that is not in the
         list.
         """
-        which = slice(0, len(self._ids)) if rows is None else rows
+        which = self._all_rows if rows is None else rows
         defined = DEFINED[name]
         if isinstance(defined.definition, Edge):
             return self._edge(defined.definition, which)
@@ -319,7 +340,7 @@ class FeatureTable:
         place = np.full(len(self._ids), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         return TableSlice(
-            player_ids=[self._ids[row] for row in rows],
+            player_ids=self.ids_of(rows),
             lifetime=self._lifetime[:, rows].tobytes(),
             first=self._first[:, rows].tobytes(),
             last=self._last[:, rows].tobytes(),
@@ -355,14 +376,27 @@ class FeatureTable:
         now, self.now_us = self.now_us, min([self.now_us, *(event.at - 1 for event in part.ahead)])
         self.advance(now)
 
-    def without(self, shards: Iterable[int]) -> FeatureTable:
-        """Return a table of all players but those of `shards`."""
-        rest = FeatureTable(self._zone, self.now_us)
-        rest._day = self._day  # its own kind
-        held = {*np.unique(self.shards()).tolist(), *(event.shard for event in self._ahead)}
-        for shard in sorted(held.difference(shards)):
-            rest.load(shard, self.export(shard))
-        return rest
+    def drop(self, shards: Iterable[int]) -> None:
+        """Forget shards: their rows are dead from now on, and no other row is touched."""
+        dropped = set(shards)
+        rows = np.flatnonzero(np.isin(self._shard[: len(self._ids)], list(dropped)))
+        for row in rows.tolist():
+            del self._row[self._ids[row]]
+            self._ids[row] = ""
+        self._shard[rows] = _NOBODY
+        for window in self._windows.values():
+            window.forget(rows)
+        self._ahead = [event for event in self._ahead if event.shard not in dropped]
+        heapq.heapify(self._ahead)
+
+    def empty(self) -> FeatureTable:
+        """Return a table of the same brand without players."""
+        return FeatureTable(self._zone, self.now_us)
+
+    def catch_up(self, other: FeatureTable) -> None:
+        """Move the clock to where `other`'s is: only then may a slice of it be loaded."""
+        self.advance(other.now_us)
+        self._advance_days(max(self._day, other._day))  # its own kind
 
 
 def _columns_of(events: Sequence[AheadEvent]) -> EventColumns:

@@ -55,6 +55,14 @@ class Window:
         self._slot[rows[idle]] = -1
         self._free += slots[idle].tolist()
 
+    def forget(self, rows: Ints) -> None:
+        """Set some rows to 0 in every measure."""
+        slots = self._slot[rows]
+        slots = slots[slots >= 0]
+        self._totals[:, slots] = 0
+        self._slot[rows] = -1
+        self._free += slots.tolist()
+
     def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
         slots = self._slot[rows]

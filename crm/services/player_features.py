@@ -43,10 +43,8 @@ def columns_of(
 def shard_features(table: FeatureTable, shard: int, epoch: int, seq: int) -> ShardFeatures:
     """Return all that `table` says of the players of a shard, whose events it has up to `seq`."""
     rows = table.rows_of(shard)
-    ids = [table.player_ids[row] for row in rows.tolist()]
-    return ShardFeatures(
-        shard, epoch, seq, from_us(table.now_us), ids, *columns_of(table, FEATURES, rows)
-    )
+    columns = columns_of(table, FEATURES, rows)
+    return ShardFeatures(shard, epoch, seq, from_us(table.now_us), table.ids_of(rows), *columns)
 
 
 Written = int | float | str | None

@@ -24,5 +24,6 @@ class Matching(NamedTuple):
 def matching(table: FeatureTable, brand: Brand, rule: str) -> Matching:
     """Count the players of `table` that match `rule` (text); raises InvalidRule."""
     mask = compile_mask(parse(rule), brand, table, len(table))
-    some = [table.player_ids[row] for row in np.flatnonzero(mask)[:SAMPLE].tolist()]
+    ids = table.player_ids
+    some = [ids[place] for place in np.flatnonzero(mask)[:SAMPLE].tolist()]
     return Matching(int(mask.sum()), len(table), some)

@@ -76,7 +76,7 @@ def _checks(spec: ApiSpec, pool: Pool, gateway: ShardGateway) -> Mapping[str, Ch
 
     async def shards() -> str:
         slots = (await gateway.routes()).slots
-        return "ok" if slots and all(slot.state.ready for slot in slots) else "warming"
+        return "ok" if all(slot.state.ready for slot in slots.values()) else "warming"
 
     async def cache() -> str:
         await redis.ping()

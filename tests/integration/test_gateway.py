@@ -17,8 +17,9 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors import supervisor
 from actors.gateway import ShardGateway
+from actors.owners import NAMESPACE, Slot, SupervisorSpec
 from actors.settings import ShardSettings
-from actors.supervisor import NAME, NAMESPACE, Slot, SupervisorSpec
+from actors.supervisor import NAME
 from actors.wire import AppendCall, decode_verdicts, encode
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog

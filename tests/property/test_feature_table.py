@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from crm.domain.brands import Brand
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
-from crm.domain.feature_table import FeatureTable
+from crm.domain.feature_table import FeatureTable, TableSlice
 from crm.domain.features import FEATURES
 from crm.domain.shards import SHARDS
 from crm.domain.times import to_us
@@ -41,6 +41,12 @@ def _bytes(table: FeatureTable) -> list[bytes]:
         part.lifetime + part.first + part.last + part.once + part.days + part.hours
         for part in (table.export(shard) for shard in range(SHARDS))
     ]
+
+
+def _by_shard(table: FeatureTable) -> list[tuple[list[str], list[int]]]:
+    """What is read of the players of one shard alone."""
+    rows = [table.rows_of(shard) for shard in sorted(table.shards())]
+    return [(table.ids_of(of), table.column("bet_count_30d", of)[0].tolist()) for of in rows]
 
 
 def _brute_force(
@@ -132,20 +138,51 @@ def test_dropping_a_shard_keeps_another_shards_event_that_waits_for_the_clock() 
     assert lost.shard != waits.shard
     table = _table(brand, now)
     table.apply(EventColumns.of([lost, waits]))
-    rest = table.without([lost.shard])
-    rest.advance(to_us(now + timedelta(minutes=2)))
-    assert list(rest.player_ids) == ["p2"]
+    table.drop([lost.shard])
+    table.advance(to_us(now + timedelta(minutes=2)))
+    assert list(table.player_ids) == ["p2"]
 
 
-@given(_cases(), st.sets(st.integers(0, SHARDS - 1)))
-def test_dropping_shards_leaves_the_others_as_they_were(
-    case: tuple[Brand, datetime, list[LoggedEvent]], dropped: set[int]
+@given(_cases(), st.sets(st.integers(0, SHARDS - 1)), st.integers(0, 40 * 86_400))
+def test_a_table_that_dropped_shards_equals_one_that_never_had_them(
+    case: tuple[Brand, datetime, list[LoggedEvent]], dropped: set[int], later_s: int
 ) -> None:
     brand, end, events = case
-    table = _table(brand, end)
-    table.apply(EventColumns.of(events))
     dropped |= {event.shard for event in events[:2]}
-    rest = table.without(dropped)
-    for shard in range(SHARDS):
-        expected = _table(brand, end) if shard in dropped else table
-        assert rest.export(shard) == expected.export(shard)
+    table, never = _table(brand, end), _table(brand, end)
+    table.apply(EventColumns.of(events))
+    never.apply(EventColumns.of([event for event in events if event.shard not in dropped]))
+    table.drop(dropped)
+    for later in (end, end + timedelta(seconds=later_s)):
+        for one in (table, never):
+            one.advance(to_us(later))
+        assert _bytes(table) == _bytes(never)
+        assert _features(table) == _features(never)
+        assert (len(table), table.shards()) == (len(never), never.shards())
+        assert _by_shard(table) == _by_shard(never)
+
+
+@given(_cases(), st.integers(0, 40 * 86_400), st.data())
+def test_shards_that_are_dropped_and_come_back_make_no_difference(
+    case: tuple[Brand, datetime, list[LoggedEvent]], later_s: int, data: st.DataObject
+) -> None:
+    brand, end, events = case
+    table, whole = _table(brand, end), _table(brand, end)
+    shards = sorted({event.shard for event in events})
+    away: dict[int, TableSlice] = {}
+    for event in events:
+        leaving = data.draw(st.sets(st.sampled_from(shards))) - away.keys()
+        away |= {shard: table.export(shard) for shard in leaving}
+        table.drop(leaving)
+        back = data.draw(st.sets(st.sampled_from(shards))) | {event.shard}
+        for shard in back & away.keys():
+            table.load(shard, away.pop(shard))
+        table.apply(EventColumns.of([event]))
+        whole.apply(EventColumns.of([event]))
+    for shard, part in away.items():
+        table.load(shard, part)
+    for later in (end, end + timedelta(seconds=later_s)):
+        for one in (table, whole):
+            one.advance(to_us(later))
+        assert _bytes(table) == _bytes(whole)
+        assert _features(table) == _features(whole)

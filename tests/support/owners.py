@@ -32,9 +32,9 @@ async def an_owner(
     name: str = "owner",
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""
-    stores = Stores(log, side or log, files or MemoryFiles())
-    owner = ShardOwner(name, shards, brands or {"demo": a_brand()}, stores, now, _no_pause)
-    await owner.start()
+    stores = Stores(log, side or log, log, files or MemoryFiles())
+    owner = ShardOwner(name, brands or {"demo": a_brand()}, stores, now, _no_pause)
+    await owner.adopt(shards)
     writing = asyncio.create_task(owner.write_forever())
     try:
         yield owner

@@ -11,7 +11,7 @@ import pytest
 
 from actors import gateway as module
 from actors.gateway import ShardGateway
-from actors.supervisor import Handle, Routes, Slot
+from actors.owners import Handle, Routes, Slot
 from actors.wire import AppendCall, CountPart, OwnerState, encode
 from crm.adapters.memory import MemoryEventLog
 from crm.domain.errors import ShardsWarming
@@ -45,6 +45,7 @@ class FakeOwner:
     of_former_times: bool = False  # answers features as of the epoch before
     asked_us: list[int] = field(default_factory=list)
     shards: list[int] = field(default_factory=list)
+    taken: int = 0
 
     def __post_init__(self) -> None:
         self.shards = list(shards_of_slot(self.slot, 2))
@@ -81,6 +82,7 @@ class FakeOwner:
 
         async def append(call: bytes) -> bytes:
             groups = msgspec.msgpack.decode(call, type=AppendCall).groups
+            self.taken += 0 if self.moved else len(groups)
             return encode([["moved" if self.moved else "accepted"]] * len(groups))
 
         return _Method(append)
@@ -94,6 +96,8 @@ class Supervised:
         self.successors: dict[int, FakeOwner] = {}
         self.log = MemoryEventLog()
         self.asked = 0
+        self.later: Routes | None = None  # what the second question finds instead
+        self.slot_of = tuple(shard % 2 for shard in range(SHARDS))
 
     async def routes(self) -> Routes:
         """Return who owns what; the second question finds the successors."""
@@ -101,12 +105,16 @@ class Supervised:
         if self.asked > 1:
             for slot, owner in self.successors.items():
                 self.owners[slot] = owner
-        return Routes(tuple(_slot(owner) for owner in self.owners))
+            if self.later is not None:
+                return self.later
+        slots = {number: _slot(owner) for number, owner in enumerate(self.owners)}
+        return Routes(slots, self.slot_of)
 
 
 def _slot(owner: FakeOwner) -> Slot:
     name = f"owner-{owner.slot}-{owner.epoch}"
-    return Slot(name, cast("Handle", owner), OwnerState(True, owner.epochs, 1))
+    state = OwnerState(True, owner.epochs, 1)
+    return Slot(name, cast("Handle", owner), state, frozenset(owner.shards))
 
 
 @pytest.fixture
@@ -174,3 +182,45 @@ async def test_what_stays_moved_is_told_as_warming(system: Supervised) -> None:
     system.owners[0].moved = system.owners[1].moved = True
     with pytest.raises(ShardsWarming):
         await _gateway(system).append([[a_logged_event()]])
+
+
+async def test_what_is_moved_goes_to_the_slot_that_the_map_says_by_then(
+    system: Supervised,
+) -> None:
+    system.owners[0].moved = True
+    third = FakeOwner(2, epoch=2)
+    slots = {1: _slot(system.owners[1]), 2: _slot(third)}
+    system.later = Routes(slots, tuple(2 - shard % 2 for shard in range(SHARDS)))
+    events = [a_logged_event(event_id=f"e{n}", player_id=f"p{n}") for n in range(8)]
+    assert {event.shard % 2 for event in events} == {0, 1}
+    verdicts = await _gateway(system).append([[event] for event in events])
+    assert verdicts == [["accepted"]] * 8
+    assert third.taken == sum(event.shard % 2 == 0 for event in events)
+    assert system.owners[1].taken == sum(event.shard % 2 for event in events)  # none of them twice
+
+
+async def test_a_slot_that_was_given_up_is_not_asked_and_the_next_is(system: Supervised) -> None:
+    gateway = _gateway(system)
+    await gateway.routes()
+    system.later = Routes({1: _slot(system.owners[1])}, (1,) * SHARDS)
+    await gateway.routes()
+    with pytest.raises(ShardsWarming, match="another owner"):
+        await gateway._ask(0, lambda owner: owner.features.remote(BRAND.id, "p1", 0))
+    player = next(f"p{n}" for n in range(99) if a_logged_event(player_id=f"p{n}").shard % 2 == 0)
+    assert (await gateway.features(BRAND.id, player)).epoch == 1
+
+
+async def test_a_count_asks_no_owner_to_which_no_shard_belongs(system: Supervised) -> None:
+    class Idle(FakeOwner):
+        @property
+        def count(self) -> _Method:
+            """Refuse, as an owner without shards does."""
+
+            async def refuse(*_: object) -> CountPart:
+                raise ShardsWarming("these shards may have another owner; try again")
+
+            return _Method(refuse)
+
+    slots = {0: _slot(system.owners[0]), 1: _slot(system.owners[1]), 2: _slot(Idle(2))}
+    system.asked, system.later = 1, Routes(slots, system.slot_of)
+    assert (await _gateway(system).count(BRAND.id, "exists first_bet_at")).count == 2

@@ -350,10 +350,10 @@ async def test_a_successor_waits_until_no_former_owner_believes_itself(
         with pytest.raises(ShardsWarming):
             await owner.table("demo")
 
-    stores = Stores(log, log, MemoryFiles())
+    stores = Stores(log, log, log, MemoryFiles())
     for name in ("first", "successor"):
-        owner = ShardOwner(name, range(SHARDS), {"demo": a_brand()}, stores, noon, wait)
-        await owner.start()
+        owner = ShardOwner(name, {"demo": a_brand()}, stores, noon, wait)
+        await owner.adopt(range(SHARDS))
     (waited_s,) = waits  # the first had nobody to wait for
     assert shard_owner.LEASE_S / 2 < waited_s <= shard_owner.LEASE_S
 

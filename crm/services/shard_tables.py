@@ -1,0 +1,129 @@
+"""The feature tables of all brands over some virtual shards, which come and go one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from crm.domain.brands import Brand
+from crm.domain.event_columns import EventColumns
+from crm.domain.events import LoggedEvent
+from crm.domain.feature_table import FeatureTable
+from crm.domain.times import to_us
+from crm.services.shard_snapshots import ShardSnapshot
+
+MANY_DEAD = 4096  # rows: a table with fewer of them, or fewer than players, stays as it is
+
+
+class _Copy:
+    """A table without the dead rows of another, made beside it one shard at a time."""
+
+    def __init__(self, table: FeatureTable) -> None:
+        self.table = table.empty()
+        self._copied: set[int] = set()
+
+    def advance(self, of: FeatureTable) -> bool:
+        """Copy the next shard of `of`; return whether that was all."""
+        left = of.shards() - self._copied
+        self.table.catch_up(of)
+        if left:
+            shard = min(left)
+            self.table.load(shard, of.export(shard))
+            self._copied.add(shard)
+        return not left
+
+    def apply(self, events: EventColumns) -> None:
+        """Apply what belongs to the shards that are here already."""
+        here = np.isin(events.shards, list(self._copied))
+        if here.any():
+            self.table.apply(events.take(here))
+
+    def drop(self, shards: Sequence[int]) -> None:
+        """Forget shards."""
+        self.table.drop(shards)
+        self._copied.difference_update(shards)
+
+
+class ShardTables:
+    """A table a brand; whatever is not awaited here is whole when it returns."""
+
+    def __init__(self, brands: Mapping[str, Brand], now: Callable[[], datetime]) -> None:
+        self._brands = brands
+        self._now = now
+        self._tables: dict[str, FeatureTable] = {}
+        self._copies: dict[str, _Copy] = {}
+
+    def of(self, brand: str) -> FeatureTable:
+        """Return the brand's table."""
+        table = self._tables.get(brand)
+        if table is None:
+            table = FeatureTable(self._brands[brand].zone, to_us(self._now()))
+            self._tables[brand] = table
+        return table
+
+    @property
+    def players(self) -> int:
+        """How many players of all brands are held."""
+        return sum(map(len, self._tables.values()))
+
+    def advance(self) -> None:
+        """Let windows move on to now."""
+        now_us = to_us(self._now())
+        for table in self._tables.values():
+            table.advance(now_us)
+
+    def apply(self, events: Sequence[LoggedEvent]) -> None:
+        """Add events, once each."""
+        now_us = to_us(self._now())
+        by_brand: dict[str, list[LoggedEvent]] = {}
+        for event in events:
+            by_brand.setdefault(event.brand, []).append(event)
+        for brand, of_brand in by_brand.items():
+            table, columns = self.of(brand), EventColumns.of(of_brand)
+            table.advance(now_us)
+            table.apply(columns)
+            if brand in self._copies:
+                self._copies[brand].apply(columns)
+
+    def load(self, snapshot: ShardSnapshot) -> None:
+        """Take in a shard that is not here yet, as its snapshot has it."""
+        for brand, part in snapshot.brands.items():
+            table = self.of(brand)
+            table.advance(snapshot.now_us)  # its buckets are those of its own clock
+            table.load(snapshot.shard, part)
+
+    def take(self, shard: int, other: ShardTables) -> None:
+        """Take in a shard that is not here yet, as `other` has it."""
+        for brand, theirs in other._tables.items():
+            table = self.of(brand)
+            table.catch_up(theirs)
+            table.load(shard, theirs.export(shard))
+
+    def snapshot(self, shard: int, seq: int) -> ShardSnapshot:
+        """Return all that `shard` knows; `seq` is its last event."""
+        parts = {brand: table.export(shard) for brand, table in self._tables.items()}
+        now_us = max((table.now_us for table in self._tables.values()), default=0)
+        known = {brand: part for brand, part in parts.items() if part.player_ids or part.ahead}
+        return ShardSnapshot(shard, seq, now_us, known)
+
+    def drop(self, shards: Iterable[int]) -> None:
+        """Forget shards, at once."""
+        dropped = list(shards)
+        for table in self._tables.values():
+            table.drop(dropped)
+        for copy in self._copies.values():
+            copy.drop(dropped)
+
+    def tidy(self) -> bool:
+        """Give back the rows of dropped shards, by a short step; return whether one is left."""
+        for brand, table in self._tables.items():
+            if brand not in self._copies and table.dead_rows > max(MANY_DEAD, len(table)):
+                self._copies[brand] = _Copy(table)
+        if not self._copies:
+            return False
+        brand, copy = next(iter(self._copies.items()))
+        if copy.advance(self._tables[brand]):
+            self._tables[brand] = self._copies.pop(brand).table
+        return True
