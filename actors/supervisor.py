@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import ray
@@ -16,12 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.owners import NAMESPACE, Owners, Routes, SupervisorSpec, kill, reason
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
-from crm.domain.errors import ResizeRefused
+from crm.domain.errors import CrmError, ResizeRefused, ShardsWarming
 from crm.domain.shards import SHARDS, rebalanced, shards_of_slot
 
 log = structlog.get_logger(__name__)
 
 NAME = "supervisor"
+POLL_S = 0.2
 SLICE = 8  # shards that move at once: each of them waits for all
 BREATH_S = 0.5  # between two moves every shard is served, so that counts get their turn
 
@@ -198,3 +199,37 @@ def stop() -> None:
             log.warning("supervisor_stop_failed", error=reason(error))
         finally:
             kill(NAME)
+
+
+def routes() -> Routes:
+    """Return who owns what; raises ShardsWarming while that is not known."""
+    with _supervisor() as supervisor:
+        found: Routes = ray.get(supervisor.routes.remote())
+    if not found.slots:
+        raise ShardsWarming("the shards are not being served yet; try again")
+    return found
+
+
+def resize(owners: int, tell: Callable[[Progress], None]) -> Resized:
+    """Divide the shards among so many owners; `tell` hears how far that is. Or ResizeRefused."""
+    with _supervisor() as supervisor:
+        resizing = supervisor.resize.remote(owners)
+        while not ray.wait([resizing], timeout=POLL_S)[0]:
+            tell(ray.get(supervisor.progress.remote()))
+        done: Resized = ray.get(resizing)
+    return done
+
+
+@contextlib.contextmanager
+def _supervisor() -> Iterator[ActorProxy[Supervisor]]:
+    """Lend the supervisor; what goes wrong is a fact of the domain."""
+    try:
+        yield ray.get_actor(NAME, namespace=NAMESPACE)
+    except (ValueError, RayActorError) as error:
+        raise ShardsWarming("the supervisor is being restarted; look again, and ask again") from (
+            error
+        )
+    except RayTaskError as error:
+        if isinstance(error.cause, CrmError):
+            raise error.cause from error
+        raise

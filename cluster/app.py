@@ -18,7 +18,9 @@ from configs.settings import BadSettings, load_settings
 from crm.domain.errors import CrmError
 
 # cluster/commands/NAME.py
-COMMANDS = ("imports", "features", "training", "segments", "simulation", "verify", "openapi")
+COMMANDS = (
+    "imports", "features", "training", "segments", "shards", "simulation", "verify", "openapi",
+)  # fmt: skip
 
 app = typer.Typer(
     name="crm",

@@ -421,6 +421,8 @@ def _int64(raw: bytes, shape: tuple[int, int]) -> Ints:
 
 def _wider(array: NDArray[_Number], capacity: int, fill: int) -> NDArray[_Number]:
     """Return `array` with its last axis grown to `capacity`."""
-    grown = np.full((*array.shape[:-1], capacity), fill, dtype=array.dtype)
+    grown = np.zeros((*array.shape[:-1], capacity), dtype=array.dtype)  # costs nothing before use
+    if fill:
+        grown[..., array.shape[-1] :] = fill
     grown[..., : array.shape[-1]] = array
     return grown

@@ -10,6 +10,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # no stubs
 import httpx
@@ -37,6 +38,24 @@ def test_status_names_every_part_of_a_running_service(running: Instance) -> None
     status = running.status()
     assert status["up"]
     assert set(status["parts"].values()) == {"ok"}
+
+
+@pytest.mark.slow
+def test_the_shard_owners_are_listed_and_their_number_is_changed(running: Instance) -> None:
+    assert [owner["shards"] for owner in _owners(running)] == [128, 128]
+    grown = json.loads(running.crm("shards", "resize", "3", "--json").stdout.splitlines()[-1])
+    assert (grown["owners"], grown["moved"]) == (3, 85)
+    assert sorted(owner["shards"] for owner in _owners(running)) == [85, 85, 86]
+    assert running.crm("shards", "list").stdout.count("ready") == 3
+    assert "2 owners; 85 shards moved" in running.crm("shards", "resize", "2").stdout
+    _refused(running.crm("shards", "resize", "0"), "1 to 256")
+
+
+def _owners(instance: Instance) -> list[dict[str, Any]]:
+    listed = json.loads(instance.crm("shards", "list", "--json").stdout.splitlines()[-1])
+    owners: list[dict[str, Any]] = listed["owners"]
+    assert {owner["state"] for owner in owners} == {"ready"}
+    return owners
 
 
 @pytest.mark.slow

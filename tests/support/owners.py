@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
@@ -28,7 +28,7 @@ async def an_owner(
     side: EventLog | None = None,
     files: Files | None = None,
     brands: Mapping[str, Brand] | None = None,
-    shards: Sequence[int] = range(SHARDS),
+    shards: Iterable[int] = range(SHARDS),
     name: str = "owner",
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""

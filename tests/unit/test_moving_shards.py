@@ -161,7 +161,7 @@ async def test_a_shard_whose_owner_has_let_go_is_not_waited_for(log: SlowLog, no
     async def wait(wait_s: float) -> None:
         waits.append(wait_s)
 
-    await log.claim(ALL, "former")
+    await log.claim(sorted(ALL), "former")
     stores = Stores(log, log, log, MemoryFiles())
     owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon, wait)
     await owner.adopt(HERE, released=True)
@@ -208,6 +208,30 @@ async def test_a_shard_that_went_and_came_back_during_its_commit_counts_it_once(
         assert await _append(owner, [event]) == ["accepted"]
         assert await _bets(owner) == {"p1": 1}
         assert owner.heads[event.shard] == 1
+
+
+async def test_shards_that_arrive_while_a_commit_is_in_doubt_disturb_nothing(noon: Clock) -> None:
+    class Slow(SlowLog):
+        settling = False
+
+        async def read_after(
+            self, after: Mapping[int, int]
+        ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+            if self.settling:
+                self.settling = False
+                await owner.adopt(THERE)
+                await owner.release(some)
+            async for chunk in super().read_after(after):
+                yield chunk
+
+    log, events = Slow(), _within(_events(PLAYERS), HERE)
+    some = {events[0].shard}
+    async with an_owner(log, noon, shards=HERE) as owner:
+        log.lose_commit, log.settling = "after", True
+        verdicts = await _append(owner, events)
+        assert verdicts == ["moved" if event.shard in some else "accepted" for event in events]
+        assert set(owner.epochs) == ALL - some
+        assert await _bets(owner) == {e.player_id: 1 for e in events if e.shard not in some}
 
 
 async def test_a_shard_that_another_claims_while_it_arrives_is_not_served(
