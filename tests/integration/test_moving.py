@@ -20,6 +20,8 @@ from actors import supervisor
 from actors.gateway import ShardGateway
 from actors.owners import NAMESPACE, Routes
 from actors.supervisor import NAME, Progress, Resized
+from crm.adapters import clock
+from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.errors import ResizeRefused, ShardsWarming
 from crm.domain.shards import SHARDS
 from tests.support.ray_shards import LONG_S, Sender, a_gateway, a_spec, faults, running_shards
@@ -150,6 +152,27 @@ async def test_a_supervisor_killed_in_the_middle_of_a_resize_finds_every_shard_a
 
             await wait_for_async(again, "the resize is done again", deadline_s=LONG_S)
             assert await _sizes(gateway) == [85, 85, 86]
+        await _balance(gateway, shards, sender)
+
+
+async def test_shards_that_their_owner_lost_come_back_to_it_while_it_serves_the_others(
+    shards: str,
+) -> None:
+    async with a_gateway(shards) as gateway:
+        async with Sender(gateway, PLAYERS).running() as sender:
+            owner = (await gateway.routes()).slots[0]
+            log = PostgresEventLog(shards, clock.now)
+            lost = await log.claim(range(0, SHARDS, 4), "a stranger that dies at once")
+
+            async def back() -> bool:
+                slot = (await gateway.routes()).slots[0]
+                epochs = slot.state.epochs
+                return all(epochs.get(s, 0) > claim.epoch for s, claim in lost.items())
+
+            await wait_for_async(back, "the shards are back", deadline_s=LONG_S)
+            await log.close()
+            assert await _sizes(gateway) == [256]
+            assert (await gateway.routes()).slots[0].name == owner.name
         await _balance(gateway, shards, sender)
 
 
