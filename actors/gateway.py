@@ -14,7 +14,8 @@ import structlog
 from ray.actor import ActorProxy
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.owners import NAMESPACE, Handle, Routes, Slot
+from actors.owners import Routes, Slot
+from actors.processes import NAMESPACE, Handle
 from actors.supervisor import NAME, Supervisor
 from actors.wire import AppendCall, ColumnsPart, CountPart, decode_verdicts, encode
 from crm.adapters import clock

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Awaitable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import ray
 import structlog
-from ray.actor import ActorProxy
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
-from actors.feature_shard import FeatureShard, FeatureShardActor, OwnerSpec
+from actors.feature_shard import OwnerSpec
+from actors.processes import NAMESPACE, Handle, Process, Processes, kill
 from actors.settings import ShardSettings
 from actors.wire import OwnerState
 from crm.domain.brands import Brand
-from crm.domain.errors import ResizeRefused, ShardsWarming
+from crm.domain.errors import ShardsWarming
 from crm.domain.shards import SHARDS
 
 log = structlog.get_logger(__name__)
 
-NAMESPACE = "crm"
-PREFIX = "shards-"  # begins the name of every actor that owns shards, or may
-STATE = {"crm-state": 1}  # what an owner asks of a node; see ray-cluster.yaml
 START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
-ROOM_S = 30  # so long may a process for a further owner take to start
 STOP_S = 3.0
 FORMER_S = 120.0  # after so long a former owner that has not left by itself is ended
-Handle = ActorProxy[FeatureShard]
 Result = TypeVar("Result")
 
 
@@ -75,7 +69,7 @@ class Owners:
         self.slots: dict[int, Slot] = {}
         self._next = 0
         self._moving: set[int] = set()  # shards that their slot need not own just now
-        self._spare: tuple[str, Handle] | None = None
+        self.processes = Processes()
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def routes(self) -> Routes:
@@ -83,15 +77,15 @@ class Owners:
         slot_of = {shard: number for number, slot in self.slots.items() for shard in slot.shards}
         if len(slot_of) < SHARDS:
             return Routes({}, ())
-        spare = None if self._spare is None else self._spare[0]
+        spare = None if self.processes.spare is None else self.processes.spare.name
         of = tuple(slot_of[shard] for shard in range(SHARDS))
         return Routes({number: self.slots[number] for number in set(of)}, of, spare)
 
     # --- slots ----------------------------------------------------------------------------------
 
-    async def open(self, shards: Set[int], actor: tuple[str, Handle] | None = None) -> int:
+    async def open(self, shards: Set[int], process: Process | None = None) -> int:
         """Make a slot for `shards`, with an owner that has adopted them."""
-        name, handle = actor or self._take_actor()
+        name, handle = process or self.processes.take()
         number = self._add(Slot(name, handle, OwnerState(False, {}, 0), frozenset(shards)))
         await self._start(number)
         self._watch(number)
@@ -130,52 +124,15 @@ class Owners:
         self.end_strays()
 
     def end_strays(self) -> None:
-        """End actors of ours that are nobody's: a spare, or an owner of another division."""
-        kept = {slot.name for slot in self.slots.values()}
-        for name in ray.util.list_named_actors():
-            if name.startswith(PREFIX) and name not in kept:
-                kill(name)
+        """End the processes that have no slot."""
+        self.processes.end_all_but({slot.name for slot in self.slots.values()})
 
     def _add(self, slot: Slot) -> int:
         number, self._next = self._next, self._next + 1
         self.slots[number] = slot
         return number
 
-    # --- processes ------------------------------------------------------------------------------
-
-    def prepare_spare(self) -> None:
-        """Have a process ready for the next succession: its start takes longer than the loading."""
-        if self._spare is not None or self._runs("spare"):
-            return
-
-        async def prepare() -> None:
-            with contextlib.suppress(RayActorError):
-                name, handle = _new_actor()
-                await handle.ping.remote()
-                self._spare = (name, handle)
-
-        self._tasks["spare", 0] = asyncio.create_task(prepare())
-
-    def _take_actor(self) -> tuple[str, Handle]:
-        spare, self._spare = self._spare, None
-        return spare or _new_actor()
-
-    async def further_actors(self, count: int) -> list[tuple[str, Handle]]:
-        """Start processes for further owners; raises ResizeRefused if there is no room for all."""
-        actors = [self._take_actor() for _ in range(count)]
-        try:
-            async with asyncio.timeout(ROOM_S):
-                for _, handle in actors:
-                    await handle.ping.remote()
-        except (TimeoutError, RayActorError) as error:
-            for name, _ in actors:
-                kill(name)
-            self.prepare_spare()
-            raise ResizeRefused(
-                f"{count} further owners did not start within {ROOM_S} s: each asks a node for"
-                " `crm-state: 1`; add nodes, or choose fewer owners"
-            ) from error
-        return actors
+    # --- owners ---------------------------------------------------------------------------------
 
     async def _start(self, number: int) -> None:
         """Start owners for a slot until one is ready; a claim fences all before it."""
@@ -202,11 +159,11 @@ class Owners:
         self._replace(number, successions=1)
         await self._start(number)
         asyncio.get_running_loop().call_later(FORMER_S, kill, former)
-        self.prepare_spare()
+        self.processes.prepare_spare()
 
     def _replace(self, number: int, *, successions: int = 0) -> None:
         """Put another process into a slot."""
-        name, handle = self._take_actor()
+        name, handle = self.processes.take()
         slot = self.slots[number]
         self.slots[number] = Slot(
             name, handle, OwnerState(False, {}, 0), slot.shards, slot.successions + successions
@@ -268,7 +225,7 @@ class Owners:
             task = asyncio.create_task(self._adopt(number, missing, released=False))
             self._tasks["mend", number] = task
 
-    def _runs(self, what: str, number: int = 0) -> bool:
+    def _runs(self, what: str, number: int) -> bool:
         task = self._tasks.get((what, number))
         return task is not None and not task.done()
 
@@ -332,22 +289,6 @@ class Owners:
             return answer.result()
         finally:
             answer.cancel()
-
-
-def _new_actor() -> tuple[str, Handle]:
-    """Start a process on the node that has the fewest, as far as Ray can tell."""
-    name = PREFIX + secrets.token_hex(6)
-    actor = FeatureShardActor.options(
-        name=name, namespace=NAMESPACE, lifetime="detached", resources=STATE,
-        scheduling_strategy="SPREAD",
-    )  # fmt: skip
-    return name, actor.remote()
-
-
-def kill(name: str) -> None:
-    """End an actor of ours, if it is there."""
-    with contextlib.suppress(ValueError, RayActorError):
-        ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
 
 
 def reason(error: Exception) -> str:

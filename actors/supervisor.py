@@ -13,7 +13,8 @@ from ray.actor import ActorProxy
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.owners import NAMESPACE, Owners, Routes, SupervisorSpec, kill, reason
+from actors.owners import Owners, Routes, SupervisorSpec, reason
+from actors.processes import NAMESPACE, kill
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.errors import CrmError, ResizeRefused, ShardsWarming
@@ -71,7 +72,7 @@ class Supervisor:
             count = self._spec.shards.owners
             shards = [shards_of_slot(slot, count) for slot in range(count)]
             await asyncio.gather(*[self._owners.open(set(of_slot)) for of_slot in shards])
-            self._owners.prepare_spare()
+            self._owners.processes.prepare_spare()
             self._started = True
 
     async def _start_again(self) -> None:
@@ -99,7 +100,7 @@ class Supervisor:
 
         await asyncio.gather(*[take_over(name, shards) for name, shards in owned.items()])
         self._owners.end_strays()
-        self._owners.prepare_spare()
+        self._owners.processes.prepare_spare()
         self._started = True
 
     async def _names(self) -> Mapping[int, str]:
@@ -127,9 +128,9 @@ class Supervisor:
             raise ResizeRefused("the shards are on their way to other owners already; try later")
         async with self._resizing:
             self._progress = Progress(0, 0)
-            further = await self._owners.further_actors(owners - len(self._owners.slots))
-            await asyncio.gather(*[self._owners.open(set(), actor) for actor in further])
-            self._owners.prepare_spare()
+            further = await self._owners.processes.further(owners - len(self._owners.slots))
+            await asyncio.gather(*[self._owners.open(set(), process) for process in further])
+            self._owners.processes.prepare_spare()
             owned = {number: slot.shards for number, slot in self._owners.slots.items()}
             moves, left = rebalanced(owned, owners)
             longest_s = await self._move(moves)

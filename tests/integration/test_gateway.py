@@ -17,7 +17,8 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors import supervisor
 from actors.gateway import ShardGateway
-from actors.owners import NAMESPACE, Slot
+from actors.owners import Slot
+from actors.processes import NAMESPACE
 from actors.supervisor import NAME
 from actors.wire import AppendCall, decode_verdicts, encode
 from crm.domain.errors import CrmError

@@ -18,7 +18,8 @@ import ray
 
 from actors import supervisor
 from actors.gateway import ShardGateway
-from actors.owners import NAMESPACE, Routes
+from actors.owners import Routes
+from actors.processes import NAMESPACE
 from actors.supervisor import NAME, Progress, Resized
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog

@@ -12,7 +12,8 @@ import ray
 
 from actors import supervisor
 from actors.gateway import ShardGateway
-from actors.owners import NAMESPACE, PREFIX, SupervisorSpec
+from actors.owners import SupervisorSpec
+from actors.processes import NAMESPACE, PREFIX
 from actors.settings import ShardSettings
 from actors.supervisor import NAME
 from crm.adapters import clock

@@ -11,7 +11,8 @@ import pytest
 
 from actors import gateway as module
 from actors.gateway import ShardGateway
-from actors.owners import Handle, Routes, Slot
+from actors.owners import Routes, Slot
+from actors.processes import Handle
 from actors.wire import AppendCall, CountPart, OwnerState, encode
 from crm.adapters.memory import MemoryEventLog
 from crm.domain.errors import ShardsWarming

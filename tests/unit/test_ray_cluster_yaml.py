@@ -54,7 +54,7 @@ def test_the_head_is_one_of_its_node_types_and_no_worker(launcher: dict[str, Any
 
 
 def test_what_the_code_asks_of_a_node_its_group_has(launcher: dict[str, Any]) -> None:
-    from actors.owners import STATE
+    from actors.processes import STATE
     from pipelines.cluster_search import BATCH
 
     types = launcher["available_node_types"]

@@ -36,7 +36,7 @@ _SERVER_SETTINGS = {
     "enable_mergejoin": "off",
 }
 _TRIES = 5
-_CHUNK = 20_000
+_CHUNK = 5_000  # events: applying more at once would hold up what an adopting owner serves
 _COMMAND_TIMEOUT_S = 30
 _BLOCKED_S = 1.0
 # another writer took one of the ids since we looked, or stood in the way: look again
