@@ -1,7 +1,7 @@
 """Two nodes with an owner each; the second node is killed while events flow in (E3 of trust.md).
 
 Run as `python -m tests.support.node_death DSN LAKE`: a Ray cluster of its own needs a process of
-its own. Prints one JSON object.
+its own, which inherits Ray's flags from the test run. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.ray import NAMESPACE, prepare_environment
+import ray
+from ray.cluster_utils import Cluster
 
-prepare_environment()
-
-import ray  # noqa: E402 - its flags are read when it is imported
-from ray.cluster_utils import Cluster  # noqa: E402 - as above
-
-from actors import supervisor  # noqa: E402 - as above
-from actors.gateway import ShardGateway  # noqa: E402 - as above
-from actors.owners import Routes  # noqa: E402 - as above
-from crm.domain.errors import ShardsWarming  # noqa: E402 - as above
-from crm.domain.shards import SHARDS  # noqa: E402 - as above
-from tests.support.ray_shards import LONG_S, Sender, a_gateway, a_spec, faults  # noqa: E402
-from tests.support.wait import wait_for_async  # noqa: E402 - as above
+from actors import supervisor
+from actors.gateway import ShardGateway
+from actors.owners import Routes
+from crm.domain.errors import ShardsWarming
+from crm.domain.shards import SHARDS
+from tests.support.ray import NAMESPACE
+from tests.support.ray_shards import LONG_S, Sender, a_gateway, a_spec, faults
+from tests.support.wait import wait_for_async
 
 PLAYERS = 80
 
