@@ -186,3 +186,16 @@ def test_shards_that_are_dropped_and_come_back_make_no_difference(
             one.advance(to_us(later))
         assert _bytes(table) == _bytes(whole)
         assert _features(table) == _features(whole)
+
+
+def test_dropped_players_give_back_their_place_in_the_windows() -> None:
+    now = ENDS[0]
+    event = a_logged_event(occurred_at=now)
+    table = _table(a_brand(), now)
+    table.apply(EventColumns.of([event]))
+    part, before = table.export(event.shard), table._windows["7d"].nbytes
+    for _ in range(300):  # a window begins with 256 places
+        table.drop([event.shard])
+        table.load(event.shard, part)
+    assert table._windows["7d"].nbytes == before
+    assert _features(table)["p1"]["bet_count_7d"] == 1
