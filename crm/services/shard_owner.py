@@ -134,10 +134,10 @@ class ShardOwner:
         From then on this owner answers nothing about them, and writes to them are `moved`.
         """
         async with self._moving:
-            released = [shard for shard in shards if shard in self.epochs]
-            for shard in released:
+            asked = list(shards)
+            for shard in asked:
                 await self._snapshot_if_changed(shard)
-            released = [shard for shard in released if shard in self.epochs]  # not lost meanwhile
+            released = [shard for shard in asked if shard in self.epochs]
             self._forget(released)
         log.info("shards_released", owner=self.name, shards=len(released))
         return released
