@@ -15,7 +15,10 @@ import structlog
 from actors.wire import AppendCall, ColumnsPart, CountPart, OwnerState, encode
 from crm.adapters import clock
 from crm.adapters.lake import Lake
+from crm.adapters.past import LakeAndLog
 from crm.adapters.postgres.events import PostgresEventLog
+from crm.adapters.postgres.lake import PostgresManifest
+from crm.adapters.postgres.pool import Pool
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
 from crm.domain.ports import PlayerFeatures, ShardFeatures
@@ -154,11 +157,13 @@ def _give_up_if_it_failed(owner: ShardOwner, task: asyncio.Task[None]) -> None:
 
 
 def _stores(spec: OwnerSpec) -> Stores:
+    lake, history = Lake(spec.lake_uri), PostgresEventLog(spec.dsn, clock.now)
     return Stores(
         log=PostgresEventLog(spec.dsn, clock.now),
         side=PostgresEventLog(spec.dsn, clock.now),
-        history=PostgresEventLog(spec.dsn, clock.now),
-        files=Lake(spec.lake_uri),
+        history=history,
+        past=LakeAndLog(history, PostgresManifest(Pool(spec.dsn, most=1)), lake),
+        files=lake,
     )
 
 

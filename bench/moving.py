@@ -143,7 +143,7 @@ async def main() -> None:
     """Fill one owner, move two thirds of its shards to another and some of these back."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     log, files, times = Log(), MemoryFiles(), Times()
-    stores = Stores(log, log, log, files)
+    stores = Stores(log, log, log, log, files)
     giving, taking = (ShardOwner(name, {BRAND.id: BRAND}, stores, lambda: NOW) for name in "ab")
     claims = await log.claim(list(range(SHARDS)), giving.name)
     giving.epochs = {shard: claim.epoch for shard, claim in claims.items()}

@@ -14,6 +14,7 @@ from crm.domain.brands import MAX_DIGITS
 from crm.domain.errors import LogGap
 from crm.domain.events import SESSION_TYPES, LoggedEvent
 from crm.domain.lake_files import LakeFile
+from crm.domain.ports import Span
 from crm.domain.rates import FINEST
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ _IN_CSV: _Types = {
 _ORIGINAL = ("original_amount", "original_currency")
 _LOGGED = [n for n in LoggedEvent.__struct_fields__ if n in SCHEMA and n not in _ORIGINAL]
 _LOGGED += _ORIGINAL
-_FLOORS: _Types = {"shard": pl.Int16, "floor": pl.Int64}
 _ROW_GROUP = 131_072
 
 
@@ -129,14 +129,15 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-def logged_events(
-    lake: Lake, files: Sequence[LakeFile], after: Mapping[int, int]
-) -> list[tuple[int, LoggedEvent]]:
-    """Return (seq, event) of the files' events above each shard's seq, as the log has them."""
-    floors = pl.LazyFrame({"shard": list(after), "floor": list(after.values())}, _FLOORS)
-    above = scan(lake, files).join(floors, on="shard").filter(pl.col("seq") > pl.col("floor"))
-    found = above.select("seq", *_LOGGED).collect()
-    return [(row[0], _logged(row[1:])) for row in found.iter_rows()]
+def logged_events(lake: Lake, spans: Mapping[LakeFile, Span]) -> list[tuple[int, LoggedEvent]]:
+    """Return (seq, event) of a span of each file, as the log has them; OSError without the file."""
+    frames = [
+        scan(lake, [file])
+        .filter(pl.col("seq") > span.after, pl.col("seq") <= span.upto)
+        .select("seq", *_LOGGED)
+        for file, span in spans.items()
+    ]
+    return [(row[0], _logged(row[1:])) for row in pl.concat(frames).collect().iter_rows()]
 
 
 def _logged(row: tuple[Any, ...]) -> LoggedEvent:

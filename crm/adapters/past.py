@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 import structlog
 
 from crm.adapters.lake import Lake
 from crm.adapters.lake_events import logged_events
-from crm.adapters.postgres.lake import PostgresManifest
 from crm.domain.events import LoggedEvent
 from crm.domain.lake_files import LakeFile
-from crm.domain.ports import EventLog
+from crm.domain.ports import Manifest, Past, Span
 
 log = structlog.get_logger(__name__)
 
-_FILES_AT_ONCE = 16  # small ones come many to a shard
+EVENTS_A_CHUNK = 5_000  # what is applied at once holds up whatever else a process serves
 
 
-class Past:
+class LakeAndLog:
     """Events above a seq of each shard, however old; may raise DatabaseAway."""
 
-    def __init__(self, events: EventLog, manifest: PostgresManifest, lake: Lake) -> None:
+    def __init__(self, events: Past, manifest: Manifest, lake: Lake) -> None:
         self._log = events
         self._manifest = manifest
         self._lake = lake
@@ -36,21 +35,33 @@ class Past:
         all there.
         """
         rest = dict(after)
-        for files in _in_portions(await self._files_above(after)):
+        for portion in _portions(await self._manifest.files(after), after):
             try:
-                events = await asyncio.to_thread(logged_events, self._lake, files, rest)
+                events = await asyncio.to_thread(logged_events, self._lake, portion)
             except OSError as error:
-                log.warning("lake_unreadable", files=len(files), error=type(error).__name__)
+                log.warning("lake_unreadable", files=len(portion), error=type(error).__name__)
                 break
             yield events
-            rest |= {file.shard: max(file.last_seq, rest[file.shard]) for file in files}
+            rest |= {file.shard: span.upto for file, span in portion.items()}
         async for chunk in self._log.read_after(rest):
             yield chunk
 
-    async def _files_above(self, after: Mapping[int, int]) -> list[LakeFile]:
-        files = await self._manifest.files(after)
-        return [file for file in files if file.last_seq > after[file.shard]]
 
-
-def _in_portions(files: Sequence[LakeFile]) -> list[Sequence[LakeFile]]:
-    return [files[i : i + _FILES_AT_ONCE] for i in range(0, len(files), _FILES_AT_ONCE)]
+def _portions(
+    files: Iterable[LakeFile], after: Mapping[int, int]
+) -> Iterator[dict[LakeFile, Span]]:
+    """Yield what to read at once: up to EVENTS_A_CHUNK events, each shard's in order."""
+    portion: dict[LakeFile, Span] = {}
+    room = EVENTS_A_CHUNK
+    for file in files:
+        start = max(after[file.shard], file.first_seq - 1)
+        while start < file.last_seq:
+            end = min(file.last_seq, start + room)
+            portion[file] = Span(start, end)
+            room -= end - start
+            start = end
+            if not room:
+                yield portion
+                portion, room = {}, EVENTS_A_CHUNK
+    if portion:
+        yield portion

@@ -110,7 +110,14 @@ class SnapshotName(NamedTuple):
     name: str
 
 
-class EventLog(Protocol):
+class Past(Protocol):
+    """What ever stood in the log."""
+
+    def read_after(self, after: Mapping[int, int]) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+        """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
+
+
+class EventLog(Past, Protocol):
     """The log as one owner sees it; every method may raise DatabaseAway."""
 
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
@@ -121,9 +128,6 @@ class EventLog(Protocol):
 
         Raises CommitUnknown when the commit may or may not have happened.
         """
-
-    def read_after(self, after: Mapping[int, int]) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
-        """Yield (seq, event) of each shard's events above its seq, in chunks and in no order."""
 
     async def heads(self, shards: Sequence[int]) -> dict[int, int]:
         """Return the last seq of each of `shards`, once no write to them is under way any more."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from crm.domain.errors import LogGap
-from crm.domain.ports import Claim, EventLog, Files
+from crm.domain.ports import Claim, EventLog, Files, Past
 from crm.services.shard_snapshots import ShardSnapshot
 from crm.services.shard_tables import ShardTables
 
@@ -27,13 +27,13 @@ class Adoption:
         self.snapshot_seqs: dict[int, int] = {}
         self._heads = dict.fromkeys(claims, 0)
 
-    async def run(self, history: EventLog, files: Files) -> int:
+    async def run(self, history: EventLog, past: Past, files: Files) -> int:
         """Load the newest snapshots, replay what came after; return how many events that were.
 
         Raises LogGap unless the log holds each number just once.
         """
         await self._load(history, files)
-        return await self._replay(history)
+        return await self._replay(past)
 
     async def _load(self, history: EventLog, files: Files) -> None:
         """Load the newest readable snapshot of each shard; without one the replay is longer."""
@@ -48,12 +48,12 @@ class Adoption:
             self.tables.load(snapshot)
             self._heads[found.shard] = self.snapshot_seqs[found.shard] = snapshot.seq
 
-    async def _replay(self, history: EventLog) -> int:
+    async def _replay(self, past: Past) -> int:
         """Apply the log above the snapshots, which must hold each number up to the claim once."""
         heads, seqs = self._heads, {shard: claim.seq for shard, claim in self.claims.items()}
         seen = {shard: bytearray(max(0, seq - heads[shard])) for shard, seq in seqs.items()}
         replayed = 0
-        async for chunk in history.read_after(heads):
+        async for chunk in past.read_after(heads):
             for seq, event in chunk:
                 numbers, place = seen[event.shard], seq - heads[event.shard] - 1
                 if place >= len(numbers) or numbers[place]:

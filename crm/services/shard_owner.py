@@ -25,7 +25,7 @@ from crm.domain.errors import (
 )
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
-from crm.domain.ports import Appended, EventLog, Files, SnapshotName
+from crm.domain.ports import Appended, EventLog, Files, Past, SnapshotName
 from crm.domain.times import to_us
 from crm.services.shard_adoption import Adoption
 from crm.services.shard_snapshots import ShardSnapshot
@@ -46,12 +46,14 @@ MAX_LEAD = timedelta(seconds=2)
 class Stores:
     """What an owner stands on: three connections, of which none waits behind another.
 
-    `log` is the writer's; `side` asks for the epochs; `history` brings shards in.
+    `log` is the writer's; `side` asks for the epochs; `history` claims shards, and `past` has their
+    events, however old.
     """
 
     log: EventLog
     side: EventLog
     history: EventLog
+    past: Past
     files: Files
 
 
@@ -97,12 +99,13 @@ class ShardOwner:
             wanted = sorted(set(shards) - self.epochs.keys())
             if not wanted:
                 return
-            claims = await self._stores.history.claim(wanted, self.name)
+            stores = self._stores
+            claims = await stores.history.claim(wanted, self.name)
             claimed = _loop_time()
             self._arriving = {shard: claim.epoch for shard, claim in claims.items()}
             try:
                 adoption = Adoption(claims, ShardTables(self._brands, self._now))
-                replayed = await adoption.run(self._stores.history, self._stores.files)
+                replayed = await adoption.run(stores.history, stores.past, stores.files)
                 if not released and any(claim.epoch > 1 for claim in claims.values()):
                     await self._sleep(max(0.0, claimed + LEASE_S - _loop_time()))
                 await self._serve(adoption)

@@ -11,16 +11,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from crm.adapters import past
 from crm.adapters.lake import Lake
 from crm.adapters.lake_events import LakeEventFiles
-from crm.adapters.past import Past
+from crm.adapters.past import LakeAndLog
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
+from crm.domain.errors import LogGap
 from crm.domain.events import LoggedEvent
 from crm.domain.shards import SHARDS
 from crm.services.lake_writing import LakeWriter
 from tests.support.builders import NOON, a_logged_event
+from tests.support.clock import Clock
+from tests.support.owners import an_owner, features_of_all
 
 ALL = range(SHARDS)
 Events = dict[tuple[int, int], LoggedEvent]
@@ -33,7 +37,7 @@ class _Log:
     lake: Lake
 
     def __post_init__(self) -> None:
-        self.past = Past(self.log, self.manifest, self.lake)
+        self.past = LakeAndLog(self.log, self.manifest, self.lake)
         self.writer = LakeWriter(self.manifest, LakeEventFiles(self.lake), lambda: NOON)
 
     async def append(self, events: list[LoggedEvent]) -> None:
@@ -49,7 +53,7 @@ async def system(dsn: str, tmp_path: Path) -> AsyncIterator[_Log]:
     await log.close()
 
 
-async def _read(source: Past | PostgresEventLog, after: int = 0) -> Events:
+async def _read(source: LakeAndLog | PostgresEventLog, after: int = 0) -> Events:
     found: Events = {}
     async for chunk in source.read_after(dict.fromkeys(ALL, after)):
         for seq, event in chunk:
@@ -74,7 +78,10 @@ def _events(start: int, end: int) -> list[LoggedEvent]:
     ]
 
 
-async def test_the_past_is_what_the_log_says_wherever_the_lake_ends(system: _Log) -> None:
+async def test_the_past_is_what_the_log_says_wherever_the_lake_ends(
+    system: _Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past, "EVENTS_A_CHUNK", 13)  # files come in parts, and parts of files
     await system.append(_events(0, 200))
     assert await _same(system)
     await system.writer.catch_up()
@@ -85,8 +92,8 @@ async def test_the_past_is_what_the_log_says_wherever_the_lake_ends(system: _Log
 
 async def _same(system: _Log, after: int = 0) -> bool:
     """Whether both tell the same; properties are equal as JSON."""
-    past, log = await _read(system.past, after), await _read(system.log, after)
-    return len(past) > 0 and {k: _as_json(e) for k, e in past.items()} == {
+    found, log = await _read(system.past, after), await _read(system.log, after)
+    return len(found) > 0 and {k: _as_json(e) for k, e in found.items()} == {
         k: _as_json(e) for k, e in log.items()
     }
 
@@ -103,6 +110,21 @@ async def test_sessions_that_left_postgresql_are_in_the_past_still(system: _Log)
     assert await system.writer.drop_sessions(kept_days=90) != []
     assert len(await _read(system.log)) < len(whole)
     assert (await _read(system.past)).keys() == whole.keys()
+
+
+async def test_an_owner_without_snapshots_counts_sessions_that_the_lake_alone_has(
+    system: _Log,
+) -> None:
+    async with an_owner(system.log, Clock(NOON)) as owner:
+        await owner.append([[event] for event in _events(0, 300)])
+        before = await features_of_all(owner)
+    await system.writer.catch_up()
+    await system.writer.drop_sessions(kept_days=90)
+    with pytest.raises(LogGap):  # never a wrong feature in silence
+        async with an_owner(system.log, Clock(NOON)):
+            pass
+    async with an_owner(system.log, Clock(NOON), past=system.past) as owner:
+        assert await features_of_all(owner) == before
 
 
 async def test_a_lake_that_cannot_be_read_is_done_without(system: _Log) -> None:

@@ -55,7 +55,7 @@ class Crew:
         self._writers: list[asyncio.Task[None]] = []
 
     def _owner(self, number: int) -> ShardOwner:
-        stores = Stores(self._log, self._log, self._log, self._files)
+        stores = Stores(self._log, self._log, self._log, self._log, self._files)
         brands_ = {self._brand.id: self._brand}
         return ShardOwner(f"owner-{number}", brands_, stores, self._clock, _no_pause)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from crm.adapters.memory import MemoryFiles
 from crm.domain.brands import Brand
 from crm.domain.features import FEATURES
-from crm.domain.ports import EventLog, Files
+from crm.domain.ports import EventLog, Files, Past
 from crm.domain.shards import SHARDS
 from crm.services.shard_owner import ShardOwner, Stores
 from tests.support.builders import a_brand
@@ -21,18 +21,19 @@ async def _no_pause(_s: float) -> None:
 
 
 @asynccontextmanager
-async def an_owner(
+async def an_owner(  # noqa: PLR0913 - what a test says of an owner, all but two with a default
     log: EventLog,
     now: Callable[[], datetime],
     *,
     side: EventLog | None = None,
+    past: Past | None = None,
     files: Files | None = None,
     brands: Mapping[str, Brand] | None = None,
     shards: Iterable[int] = range(SHARDS),
     name: str = "owner",
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""
-    stores = Stores(log, side or log, log, files or MemoryFiles())
+    stores = Stores(log, side or log, log, past or log, files or MemoryFiles())
     owner = ShardOwner(name, brands or {"demo": a_brand()}, stores, now, _no_pause)
     await owner.adopt(shards)
     writing = asyncio.create_task(owner.write_forever())

@@ -162,7 +162,7 @@ async def test_a_shard_whose_owner_has_let_go_is_not_waited_for(log: SlowLog, no
         waits.append(wait_s)
 
     await log.claim(sorted(ALL), "former")
-    stores = Stores(log, log, log, MemoryFiles())
+    stores = Stores(log, log, log, log, MemoryFiles())
     owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon, wait)
     await owner.adopt(HERE, released=True)
     assert waits == []

@@ -350,7 +350,7 @@ async def test_a_successor_waits_until_no_former_owner_believes_itself(
         with pytest.raises(ShardsWarming):
             await owner.table("demo")
 
-    stores = Stores(log, log, log, MemoryFiles())
+    stores = Stores(log, log, log, log, MemoryFiles())
     for name in ("first", "successor"):
         owner = ShardOwner(name, {"demo": a_brand()}, stores, noon, wait)
         await owner.adopt(range(SHARDS))
