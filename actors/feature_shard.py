@@ -55,7 +55,9 @@ class FeatureShard:
     @ray.method
     async def start(self, spec: OwnerSpec, shards: Sequence[int]) -> OwnerState:
         """Adopt the first shards; then serve, until another owner has claimed all."""
-        owner = ShardOwner(spec.name, spec.brands, _stores(spec), clock.now)
+        stores = _stores(spec)
+        await stores.history.epochs()  # connected before any shard waits for it
+        owner = ShardOwner(spec.name, spec.brands, stores, clock.now)
         await owner.adopt(shards)
         self._owner = owner
         self._tasks = [

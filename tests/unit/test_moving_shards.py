@@ -12,7 +12,7 @@ from crm.adapters.memory import MemoryEventLog, MemoryFiles
 from crm.domain.appending import Group
 from crm.domain.errors import DatabaseAway, ShardsWarming
 from crm.domain.events import LoggedEvent
-from crm.domain.ports import Appended
+from crm.domain.ports import Appended, Claim
 from crm.domain.shards import SHARDS
 from crm.services import shard_owner
 from crm.services.shard_owner import ShardOwner, Stores
@@ -103,6 +103,25 @@ async def test_an_owner_serves_its_shards_while_others_arrive(log: SlowLog, noon
         assert set(owner.epochs) == ALL
         assert set(await _append(owner, _within(more, THERE))) == {"accepted"}
         assert await _bets(owner) == {f"p{n}": 3 for n in range(PLAYERS)}
+
+
+async def test_an_adoption_keeps_off_the_writers_connection(log: SlowLog, noon: Clock) -> None:
+    class Writer(MemoryEventLog):
+        async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
+            raise AssertionError("the writer would wait")
+
+        async def read_after(
+            self, after: Mapping[int, int]
+        ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+            raise AssertionError("the writer would wait")
+            yield []
+
+    async with an_owner(log, noon, name="former") as former:
+        await _append(former, _events(PLAYERS))
+    stores = Stores(Writer(), Writer(), log, MemoryFiles())
+    owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon)
+    await owner.adopt(ALL, released=True)
+    assert await _bets(owner) == {f"p{n}": 1 for n in range(PLAYERS)}
 
 
 async def test_no_read_sees_a_part_of_a_shard_that_arrives(log: SlowLog, noon: Clock) -> None:
