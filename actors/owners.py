@@ -219,15 +219,22 @@ class Owners:
         if slot.name != asked.name:
             return
         self.slots[number] = replace(slot, state=state)
-        missing = slot.shards - state.epochs.keys() - self._moving
-        if state.ready and missing and not self._runs("mend", number):
-            log.warning("shards_missing", owner=slot.name, shards=len(missing))
-            task = asyncio.create_task(self._adopt(number, missing, released=False))
-            self._tasks["mend", number] = task
+        mending = self._tasks.get(("mend", number))
+        if state.ready and self._missing(number) and (mending is None or mending.done()):
+            self._tasks["mend", number] = asyncio.create_task(self._mend(number))
 
-    def _runs(self, what: str, number: int) -> bool:
-        task = self._tasks.get((what, number))
-        return task is not None and not task.done()
+    def _missing(self, number: int) -> frozenset[int]:
+        slot = self.slots[number]
+        return slot.shards - slot.state.epochs.keys() - self._moving
+
+    async def _mend(self, number: int) -> None:
+        """Have an owner adopt what it lacks, once: the next ping sees whether it has."""
+        slot, missing = self.slots[number], self._missing(number)
+        log.warning("shards_missing", owner=slot.name, shards=len(missing))
+        try:
+            await self._answer(number, slot, slot.handle.adopt.remote(sorted(missing), False))
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+            log.warning("adopt_failed", owner=slot.name, error=reason(error))
 
     # --- moving ---------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 NAME = "supervisor"
 POLL_S = 0.2
-SLICE = 8  # shards that move at once: each of them waits for all
-BREATH_S = 0.5  # between two moves every shard is served, so that counts get their turn
+SLICE = 4  # shards that move at once: each of them waits for all
+BREATH_S = 0.3  # between two moves every shard is served, so that counts get their turn
 
 
 @dataclass(frozen=True)

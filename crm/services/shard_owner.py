@@ -140,6 +140,7 @@ class ShardOwner:
             asked = list(shards)
             for shard in asked:
                 await self._snapshot_if_changed(shard)
+            await self._verify()  # what somebody else has claimed is not ours to release
             released = [shard for shard in asked if shard in self.epochs]
             self._forget(released)
         log.info("shards_released", owner=self.name, shards=len(released))
