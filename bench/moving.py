@@ -68,15 +68,12 @@ class Times:
         self.of.setdefault(what, []).append(took)
 
     def show(self) -> None:
-        """Print a table in milliseconds."""
-        print(
-            f"{'':46} {'times':>7} {'median':>8} {'longest':>8} {'CPU: median':>12} {'longest':>8}"
-        )
+        """Print a table."""
+        print(f"{'milliseconds':46} {'times':>7}   median  longest   of CPU  longest")
         for what, found in self.of.items():
-            (clock, cpu), (longest, longest_cpu) = np.median(found, axis=0), np.max(found, axis=0)
-            print(
-                f"{what:46} {len(found):7} {clock:8.1f} {longest:8.1f} {cpu:12.1f} {longest_cpu:8.1f}"
-            )
+            columns = zip(np.median(found, axis=0), np.max(found, axis=0), strict=True)
+            numbers = " ".join(f"{ms:8.1f}" for pair in columns for ms in pair)
+            print(f"{what:46} {len(found):7} {numbers}")
 
 
 def _fill(owner: ShardOwner) -> None:
