@@ -21,28 +21,25 @@ from crm.domain.event_columns import (
     KIND_INDEX,
     KINDS,
     OF_MOMENT,
-    ONCE_A_DAY,
     Kind,
     added,
     at_weekend,
     night_end,
 )
 from crm.domain.events import RESULTS
+from crm.domain.feature_list import FeatureList, features_of
 from crm.domain.feature_values import value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
-    DEFINED,
     HIDDEN_DAYS,
     HOURS_OF_24H,
-    MEASURE_INDEX,
-    MEASURES,
     METHODS,
     MOMENTS,
     OTHER,
     PRODUCTS,
     Edge,
 )
-from crm.domain.ledger import Cells, Ints
+from crm.domain.ledger import Cells, Ints, joined
 from crm.domain.times import to_us
 
 Mask = NDArray[np.bool_]
@@ -73,8 +70,10 @@ def features_at(
     """
     if known_by is not None:
         events = events.filter(pl.col("known_at") <= known_by)
+    events = events.filter(pl.col("brand") == brand.id, pl.col("occurred_at") <= as_of)
     groups = _groups(events, brand, as_of).collect(engine="streaming")
-    return _Batch(groups, brand, as_of).table()
+    own = _own(events, features_of(brand))
+    return _Batch(groups, own, brand, as_of).table()
 
 
 def labels_after(
@@ -112,7 +111,7 @@ def _amount(event_type: str) -> pl.Expr:
 
 def _groups(events: pl.LazyFrame, brand: Brand, as_of: datetime) -> pl.LazyFrame:
     """Return (player_id, key) with counts, sums and times; the key packs day, night and kind."""
-    hour = as_of.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS_OF_24H - 1)
+    hour = _hour_before(as_of)
     first_day, ends = _night_ends(brand, as_of)
     at, day = pl.col("occurred_at"), pl.col("local_day").cast(pl.Int32)
     night = at < pl.lit(ends).gather(day - first_day)
@@ -121,8 +120,7 @@ def _groups(events: pl.LazyFrame, brand: Brand, as_of: datetime) -> pl.LazyFrame
         code = pl.col(name).cast(pl.Enum(listed), strict=False).to_physical().cast(pl.Int64)
         key = key * 256 + code.fill_null(_NONE)
     return (
-        events.filter(pl.col("brand") == brand.id, at <= as_of)
-        .select("player_id", key.alias("key"), "amount_minor", "session_seconds", at)
+        events.select("player_id", key.alias("key"), "amount_minor", "session_seconds", at)
         .group_by("player_id", "key")
         .agg(
             pl.len().cast(pl.Int64).alias("count"),
@@ -131,6 +129,37 @@ def _groups(events: pl.LazyFrame, brand: Brand, as_of: datetime) -> pl.LazyFrame
             at.max().alias("last"),
         )
     )
+
+
+def _hour_before(as_of: datetime) -> datetime:
+    """Return when the last 24 hours begin."""
+    return as_of.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS_OF_24H - 1)
+
+
+_OWN = ("player_id", "local_day", "occurred_at", "type", "properties")
+_OWN_CELLS = pl.Schema(
+    {
+        "player_id": pl.String(),
+        "local_day": pl.Date(),
+        "occurred_at": pl.Datetime("us", "UTC"),
+        "measure": pl.Int64(),
+        "value": pl.Int64(),
+    }
+)
+
+
+def _own(events: pl.LazyFrame, features: FeatureList) -> pl.DataFrame:
+    """Return what single events add to the brand's own measures, by the domain's own rule."""
+    if not features.own:
+        return pl.DataFrame(schema=_OWN_CELLS)
+    types = sorted({event_type for own in features.own for event_type in own.event_types})
+    counted = events.filter(pl.col("type").is_in(types)).select(_OWN).collect(engine="streaming")
+    cells = [
+        (player, day, at, measure, value)
+        for player, day, at, event_type, properties in counted.iter_rows()
+        for measure, value in features.adds(event_type, properties)
+    ]
+    return pl.DataFrame(cells, schema=_OWN_CELLS, orient="row")
 
 
 def _night_ends(brand: Brand, as_of: datetime) -> tuple[int, pl.Series]:
@@ -144,30 +173,38 @@ def _night_ends(brand: Brand, as_of: datetime) -> tuple[int, pl.Series]:
 class _Batch:
     """The groups of one shard as arrays, and what is made of them."""
 
-    def __init__(self, groups: pl.DataFrame, brand: Brand, as_of: datetime) -> None:
+    def __init__(
+        self, groups: pl.DataFrame, own: pl.DataFrame, brand: Brand, as_of: datetime
+    ) -> None:
+        self._features = features_of(brand)
         self._now_us = to_us(as_of)
         ids = groups["player_id"].unique().sort()
         places = pl.DataFrame({"player_id": ids}).with_row_index("row")
         self._ids = ids
-        self._rows = _ints(
-            groups.join(places, on="player_id", how="left", maintain_order="left")["row"]
-        )
+        self._rows, own_rows = [
+            _ints(frame.join(places, on="player_id", how="left", maintain_order="left")["row"])
+            for frame in (groups, own)
+        ]
         day, recent, self._variants = _unpacked(_ints(groups["key"]))
-        age = brand.local_day(as_of).toordinal() - day
-        self._classes = np.searchsorted(list(_LENGTHS.values()), age, side="right")
         self._first, self._last = _ints(groups["first"]), _ints(groups["last"])
         numbers = [_ints(groups[n]) for n in ("count", "amount_minor", "session_seconds")]
         cells, group = added(self._variants, self._rows, *numbers)
-        once = ONCE_A_DAY[cells.measures]
-        self._recent = self._sums(cells.take(recent[group] & ~once), np.zeros(0, np.int64), 1)[0]
-        summed = self._sums(cells.take(~once), self._classes[group[~once]], len(_LENGTHS) + 1)
-        summed += self._days(cells.take(once), day[group[once]], self._classes[group[once]])
+        cells = joined([cells, Cells(own_rows, _ints(own["measure"]), _ints(own["value"]))])
+        days = np.concatenate((day[group], _ints(own["local_day"]) + _EPOCH))
+        since = own["occurred_at"] >= _hour_before(as_of)
+        late: Mask = np.concatenate((recent[group], since.to_numpy()))
+        age = brand.local_day(as_of).toordinal() - days
+        classes = np.searchsorted(list(_LENGTHS.values()), age, side="right")
+        once = self._features.once_a_day[cells.measures]
+        self._recent = self._sums(cells.take(late & ~once), np.zeros(0, np.int64), 1)[0]
+        summed = self._sums(cells.take(~once), classes[~once], len(_LENGTHS) + 1)
+        summed += self._days(cells.take(once), days[once], classes[once])
         self._totals = np.cumsum(summed, axis=0)  # a window holds the shorter ones
 
     def table(self) -> pa.Table:
         """Return the features as columns."""
         columns = {"player_id": self._ids.to_arrow()}
-        for name, defined in DEFINED.items():
+        for name, defined in self._features.defined.items():
             if isinstance(defined.definition, Edge):
                 values, missing = self._edge(defined.definition)
             else:
@@ -177,10 +214,11 @@ class _Batch:
 
     def _sums(self, cells: Cells, classes: Ints, count: int) -> Ints:
         """Return the sums of cells by class, measure and player."""
-        sums = np.zeros((count, len(MEASURES), len(self._ids)), dtype=np.int64)
+        total = len(self._features.measures)
+        sums = np.zeros((count, total, len(self._ids)), dtype=np.int64)
         place = cells.measures * len(self._ids) + cells.rows
         if len(classes):
-            place = place + classes * (len(MEASURES) * len(self._ids))
+            place = place + classes * (total * len(self._ids))
         np.add.at(sums.reshape(-1), place, cells.values)
         return sums
 
@@ -193,7 +231,7 @@ class _Batch:
         return self._sums(distinct, classes[first], len(_LENGTHS) + 1)
 
     def _total(self, measure: str, window: str) -> Ints:
-        index = MEASURE_INDEX[measure]
+        index = self._features.index[measure]
         found: Ints = (
             self._recent[index] if window == "24h" else self._totals[_CLASS_OF[window], index]
         )

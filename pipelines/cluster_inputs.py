@@ -20,6 +20,7 @@ from crm.domain.clustering import (
     check_features,
     in_units,
 )
+from crm.domain.feature_list import features_of
 from crm.domain.ports import Columns
 from pipelines.cluster_search import FIT_SAMPLE, Algorithm
 
@@ -51,7 +52,7 @@ class Request:
 def needed_features(request: Request) -> list[str]:
     """Return the features to ask the shards for; raises CannotCluster."""
     if request.features is not None:
-        check_features(request.features)
+        check_features(request.features, request.brand)
     chosen = request.features or (*PLAY_FEATURES, *PAYMENT_FEATURES)
     return list(dict.fromkeys((*chosen, *DESCRIBING_FEATURES)))
 
@@ -97,9 +98,12 @@ def varying(columns: Columns, names: Sequence[str]) -> list[str]:
 
 def matrix(columns: Columns, names: Sequence[str], brand: Brand) -> Floats:
     """Return features in units (players x names), NaN where missing."""
+    features = features_of(brand).features
     return np.column_stack(
         [
-            in_units(name, columns.values[name], columns.missing.get(name), brand.currency)
+            in_units(
+                features[name], columns.values[name], columns.missing.get(name), brand.currency
+            )
             for name in names
         ]
     )

@@ -22,6 +22,8 @@ from crm.domain.clustering import (
     Scaling,
     nearest,
 )
+from crm.domain.feature_list import features_of
+from crm.domain.features import FEATURES
 from crm.domain.ports import Columns
 from pipelines.cluster_inputs import Request, fit_rows, matrix, varying
 from pipelines.cluster_rules import short_rule
@@ -57,6 +59,7 @@ def describe(  # what was asked, what was found, and when
     labels = nearest(centroids, scaled)
     shown = list(dict.fromkeys((*features, *varying(columns, DESCRIBING_FEATURES))))
     in_sight = matrix(columns, shown, request.brand)
+    known = features_of(request.brand).features
     model = PlayerClusters(
         id=uuid4().hex,
         brand=request.brand.id,
@@ -71,6 +74,7 @@ def describe(  # what was asked, what was found, and when
         whole=_means(shown, in_sight),
         clusters=_profiles(columns, request, features, scaled, centroids, (shown, in_sight)),
         default_cluster=_default(features, scaler, centroids),
+        own=[one for name, one in known.items() if name in shown and name not in FEATURES],
     )
     return Trained(model, columns.player_ids, labels + 1)
 
@@ -134,7 +138,7 @@ def _profiles(  # as above
                 size=int(inside.sum()),
                 share=float(inside.mean()),
                 means=means[n],
-                rule=rule.text(request.brand.currency) if rule else None,
+                rule=rule.text(request.brand) if rule else None,
                 precision=rule.precision if rule else None,
                 recall=rule.recall if rule else None,
                 players=_nearest_players(columns.player_ids, scaled, centroids[n], inside),

@@ -33,7 +33,7 @@ from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.domain.brands import Brand, choose
 from crm.domain.errors import CrmError
-from crm.domain.features import FEATURES
+from crm.domain.feature_list import features_of
 from crm.domain.lake_files import LakeFile
 from crm.domain.shards import SHARDS
 from crm.services.lake_writing import LakeWriter
@@ -109,11 +109,12 @@ class Built:
     folder: str
     players: int
     events: int
+    features: int
 
     def as_json(self) -> dict[str, Any]:
         """Return the report of a command."""
         return {"folder": self.folder, "players": self.players, "events": self.events,
-                "features": len(FEATURES)}  # fmt: skip
+                "features": self.features}  # fmt: skip
 
 
 def build(settings: Settings, request: Request, out: Path | None = None) -> Built:
@@ -140,7 +141,7 @@ def build(settings: Settings, request: Request, out: Path | None = None) -> Buil
         _delete(Lake(lake_uri), old)
     if out is not None:
         _copy(Lake(lake_uri), folder, out)
-    return Built(folder, players, events)
+    return Built(folder, players, events, len(about["features"]))
 
 
 async def _all_in_the_lake(settings: Settings) -> list[LakeFile]:
@@ -197,6 +198,7 @@ def _build_parts(parts: Sequence[Part], batch: pa.Table) -> pa.Table:
 
 def _about(request: Request, players: int, events: int) -> dict[str, Any]:
     currency = request.brand.currency
+    features = features_of(request.brand).features
     return {
         "brand": request.brand.id,
         "as_of": rfc3339(request.as_of),
@@ -208,8 +210,14 @@ def _about(request: Request, players: int, events: int) -> dict[str, Any]:
             "money": f"integers, {currency.decimals} decimals of {currency.code}",
             "share": "integers, 6 decimals",
             "time": "microseconds since 1970",
+            "number": "integers; decimals by feature",
         },
-        "features": {name: feature.unit for name, feature in FEATURES.items()},
+        "features": {name: feature.unit for name, feature in features.items()},
+        "decimals": {
+            name: feature.decimals
+            for name, feature in features.items()
+            if feature.decimals is not None
+        },
     }
 
 

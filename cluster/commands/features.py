@@ -27,20 +27,28 @@ def features() -> None:
 
 @_features.command("list")
 def list_features(
+    brand: Annotated[str | None, typer.Option(help="Default: the first brand.")] = None,
     *,
-    markdown: Annotated[bool, typer.Option(help="As docs/features.md has it.")] = False,
+    markdown: Annotated[
+        bool, typer.Option(help="The built-in ones, as docs/features.md has them.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
 ) -> None:
-    """List every feature with its unit and meaning."""
-    from crm.domain.features import FEATURES
+    """List every feature of a brand with its unit and meaning, those of its own measures last."""
+    from configs.brands import load_brands
+    from configs.settings import load_settings
+    from crm.domain.brands import choose
+    from crm.domain.feature_list import features_of
     from crm.services.feature_page import markdown as page
 
     if markdown:
         typer.echo(page(), nl=False)
-    elif json:
-        emit_json({name: {"unit": f.unit, "meaning": f.meaning} for name, f in FEATURES.items()})
+        return
+    features = features_of(choose(load_brands(load_settings().brands_dir), brand)).features
+    if json:
+        emit_json({name: {"unit": f.unit, "meaning": f.meaning} for name, f in features.items()})
     else:
-        for feature in FEATURES.values():
+        for feature in features.values():
             typer.echo(f"{feature.name:40} {feature.unit:8} {feature.meaning}")
 
 

@@ -155,9 +155,7 @@ def as_table(model: PlayerClusters) -> Table:
 
 
 def _mean(model: PlayerClusters, one: ClusterProfile, name: str) -> str:
-    from crm.domain.features import FEATURES
-
-    money = FEATURES[name].unit == "money"
+    money = model.feature(name).unit == "money"
     unit = f" {model.currency.code}" if money else ""
     word = name.removesuffix("_lifetime").removesuffix("_amount").replace("_", " ")
     digits = model.currency.decimals if money else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,20 +43,21 @@ def features(
     from configs.brands import load_brands
     from configs.settings import load_settings
     from crm.domain.brands import choose
-    from crm.domain.features import FEATURES
+    from crm.domain.feature_list import features_of
 
     brands = load_brands(load_settings().brands_dir)
     asked = list(brands.values()) if brand is None else [choose(brands, brand)]
     with connected() as settings:
         found = {one.id: asyncio.run(_of_brand(settings, brands, one)) for one in asked}
+    features = {one.id: features_of(one).features for one in asked}
     for name, one in found.items():
-        _show(name, one, shares=shares)
+        _show(name, one, features[name], shares=shares)
     if json:
         emit_json(
             {
                 "compared": sum(one.compared for one in found.values()),
                 "max_difference": max(one.max_difference for one in found.values()),
-                "features": len(FEATURES),
+                "features": max(map(len, features.values())),
                 "players": sum(one.players for one in found.values()),
             }
         )
@@ -89,11 +91,10 @@ async def _of_brand(settings: Settings, brands: dict[str, Brand], brand: Brand) 
         await pool.close()
 
 
-def _show(name: str, found: Verification, *, shares: bool) -> None:
-    from crm.domain.features import FEATURES
-
+def _show(name: str, found: Verification, features: Iterable[str], *, shares: bool) -> None:
+    names = list(features)
     typer.echo(
-        f"{name}: {len(FEATURES)} features of {found.players:,} players, live against SQL and"
+        f"{name}: {len(names)} features of {found.players:,} players, live against SQL and"
         f" batch: {found.compared:,} comparisons, {found.wrong:,} differ, greatest difference"
         f" {found.max_difference}",
         err=True,
@@ -101,5 +102,5 @@ def _show(name: str, found: Verification, *, shares: bool) -> None:
     for line in found.differences:
         typer.echo(f"  {line}", err=True)
     if shares:
-        for feature in FEATURES:
+        for feature in names:
             typer.echo(f"  {feature:40} {found.nonzero_share(feature):7.2%} not 0", err=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from crm.domain.brands import Brand, Currency
+from crm.domain.errors import InvalidMeasure
+from crm.domain.measure_definitions import parse_measures
 
 
 class InvalidBrand(ValueError):
@@ -32,6 +34,7 @@ class _BrandFile(BaseModel):
     starts_on: date
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
     products: list[str] = []
+    measures: Any = []
 
     @field_validator("time_zone")
     @classmethod
@@ -64,6 +67,10 @@ def load_brands(folder: Path) -> dict[str, Brand]:
 def _load_brand(path: Path) -> Brand:
     try:
         read = _BrandFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        measures = parse_measures(read.measures)
+    except InvalidMeasure as error:
+        message = f"{path}: {error.message}"
+        raise InvalidBrand(message) from None
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         message = f"{path}: {error}"
         raise InvalidBrand(message) from error
@@ -75,4 +82,5 @@ def _load_brand(path: Path) -> Brand:
         starts_on=read.starts_on,
         country=read.country,
         products=tuple(read.products),
+        measures=measures,
     )

@@ -9,6 +9,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from crm.domain.errors import BrandNotFound
+from crm.domain.own_measures import OwnMeasure
 
 MAX_DIGITS = 15
 
@@ -33,7 +34,10 @@ class Currency:
 
 @dataclass(frozen=True)
 class Brand:
-    """Its days are those of `time_zone`; nothing happened before `starts_on`."""
+    """Its days are those of `time_zone`; nothing happened before `starts_on`.
+
+    `measures` are its own, beside the built-in ones (feature_list.py joins them).
+    """
 
     id: str
     name: str
@@ -42,6 +46,7 @@ class Brand:
     starts_on: date
     country: str
     products: tuple[str, ...] = ()
+    measures: tuple[OwnMeasure, ...] = ()
     zone: ZoneInfo = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crm.domain.brands import Currency
-from crm.domain.features import FEATURES, SHARE
+from crm.domain.brands import Brand
+from crm.domain.feature_list import features_of
+from crm.domain.features import SHARE_DECIMALS
 
 Flags = NDArray[np.bool_]
 
@@ -22,13 +24,15 @@ class Condition:
     at_least: bool
     bound: int
 
-    def text(self, currency: Currency) -> str:
+    def text(self, brand: Brand) -> str:
         """Return the condition in the rule language, money in major units."""
+        feature = features_of(brand).features[self.feature]
         bound = str(self.bound)
-        if FEATURES[self.feature].unit == "money":
-            bound = currency.to_major(self.bound)
-        elif FEATURES[self.feature].unit == "share":
-            bound = f"{self.bound / SHARE:.6f}"
+        if feature.unit == "money":
+            bound = brand.currency.to_major(self.bound)
+        elif feature.unit in {"share", "number"}:
+            decimals = SHARE_DECIMALS if feature.decimals is None else feature.decimals
+            bound = f"{Decimal(self.bound).scaleb(-decimals):f}"
         return f"{self.feature} {'>=' if self.at_least else '<'} {bound}"
 
     def holds(self, raw: NDArray[np.int64], missing: Flags | None) -> Flags:
@@ -51,9 +55,9 @@ class ShortRule:
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
 
-    def text(self, currency: Currency) -> str:
+    def text(self, brand: Brand) -> str:
         """Return the rule in the rule language."""
-        return " and ".join(condition.text(currency) for condition in self.conditions)
+        return " and ".join(condition.text(brand) for condition in self.conditions)
 
 
 def measured(

@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from crm.domain.brands import Currency
+from crm.domain.brands import Brand, Currency
 from crm.domain.errors import CrmError
-from crm.domain.features import FEATURES, SHARE
+from crm.domain.feature_list import features_of
+from crm.domain.features import FEATURES, SHARE_DECIMALS, Feature
 
 Scaling = Literal["zscore", "log", "robust"]
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
@@ -114,7 +115,8 @@ class ClusterProfile(msgspec.Struct, frozen=True):
 class PlayerClusters(msgspec.Struct, frozen=True):
     """A trained clustering of a brand's players; cluster `i` (from 1) has centroid `i - 1`.
 
-    `whole` are the means over all players; `default_cluster` is that of a player without history.
+    `whole` are the means over all players; `default_cluster` is that of a player without history;
+    `own` are those features that are of the brand's own measures, which may change meanwhile.
     """
 
     id: str
@@ -130,6 +132,11 @@ class PlayerClusters(msgspec.Struct, frozen=True):
     whole: dict[str, float]
     clusters: list[ClusterProfile]
     default_cluster: int
+    own: list[Feature] = []
+
+    def feature(self, name: str) -> Feature:
+        """Return a feature as it was when the model was trained."""
+        return next((one for one in self.own if one.name == name), None) or FEATURES[name]
 
 
 def nearest(centroids: Floats, scaled: Floats) -> Ints:
@@ -153,36 +160,38 @@ def assign_player(model: PlayerClusters, raw: Mapping[str, int | None]) -> int:
     if not any(shown):
         return model.default_cluster
     values = [
-        math.nan if value is None else value / _units(name, model.currency)
+        math.nan if value is None else value / units(model.feature(name), model.currency)
         for name, value in zip(model.features, shown, strict=True)
     ]
     return int(assign(model, np.array([values]))[0])
 
 
-def in_units(name: str, raw: Ints, missing: Flags | None, currency: Currency) -> Floats:
+def in_units(feature: Feature, raw: Ints, missing: Flags | None, currency: Currency) -> Floats:
     """Return a raw feature column in the units that people read, NaN where missing."""
-    values: Floats = raw / _units(name, currency)
+    values: Floats = raw / units(feature, currency)
     return values if missing is None else np.where(missing, np.nan, values)
 
 
-def _units(name: str, currency: Currency) -> float:
-    unit = FEATURES[name].unit
-    return float(10**currency.decimals if unit == "money" else SHARE if unit == "share" else 1)
+def units(feature: Feature, currency: Currency) -> float:
+    """Return how many of a feature's raw integers make up 1 of what people read."""
+    decimals = {"money": currency.decimals, "share": SHARE_DECIMALS}
+    return float(10 ** (feature.decimals or decimals.get(feature.unit, 0)))
 
 
-def check_features(names: Sequence[str]) -> None:
+def check_features(names: Sequence[str], brand: Brand) -> None:
     """Raise CannotCluster unless each name is a feature with a mean, and stands once."""
+    features = features_of(brand).features
     for name in names:
-        if name not in FEATURES:
+        if name not in features:
             raise CannotCluster(f"no such feature: {name!r} (GET /v1/features lists them)")
-        if FEATURES[name].unit == "time":
+        if features[name].unit == "time":
             raise CannotCluster(f"{name} is a point in time; use a days_since_... feature instead")
     if len(set(names)) < len(names) or not names:
         raise CannotCluster("name at least one feature, and each only once")
 
 
-def show_value(name: str, value: float, currency: Currency) -> str | float:
+def show_value(feature: Feature, value: float, currency: Currency) -> str | float:
     """Return a mean for a client: money as a decimal string, the rest rounded to 4 decimals."""
-    if FEATURES[name].unit == "money":
+    if feature.unit == "money":
         return f"{value:.{currency.decimals}f}"
     return round(value, 4)

@@ -69,6 +69,18 @@ class InvalidMapping(CrmError):
     code = "invalid_mapping"
 
 
+class InvalidMeasure(CrmError):
+    """A brand's own measure cannot be used; the message names the measure and the key."""
+
+    code = "invalid_measure"
+
+
+class FeatureNotFound(CrmError):
+    """The running service has no feature of this name."""
+
+    code = "feature_not_found"
+
+
 class InvalidRates(CrmError):
     """The file of currency rates cannot be used; the message names the file and the line."""
 

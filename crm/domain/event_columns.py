@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.events import RESULTS, LoggedEvent
+from crm.domain.feature_list import BUILT_IN, FeatureList
 from crm.domain.features import MEASURES, METHODS, MOMENTS, OTHER, PRODUCTS, Measure
-from crm.domain.ledger import Cells, Ints
+from crm.domain.ledger import Cells, Ints, joined
 from crm.domain.times import to_us
 
 _NIGHT_ENDS = time(6)
@@ -30,6 +31,31 @@ class Kind(NamedTuple):
     result: str | None = None
     product: str | None = None
     method: str | None = None
+
+
+class AheadEvent(msgspec.Struct, array_like=True, order=True):
+    """An event whose time the table's clock has not reached (clients may be 5 minutes ahead).
+
+    As it is in the log, so that it can be counted by a list of measures of later.
+    """
+
+    occurred_at: datetime
+    event_id: str  # with the time it decides the order
+    shard: int
+    player_id: str
+    type: str
+    local_day: date
+    amount_minor: int | None
+    properties: str
+    result: str | None
+
+    @classmethod
+    def of(cls, event: Event) -> AheadEvent:
+        """Keep what the features need of an event."""
+        return cls(*[getattr(event, name) for name in cls.__struct_fields__])
+
+
+Event: TypeAlias = LoggedEvent | AheadEvent
 
 
 class _Facts(msgspec.Struct):
@@ -59,6 +85,8 @@ def _all_kinds() -> list[Kind]:
 
 KINDS = _all_kinds()
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
+_NO_INTS = np.zeros(0, dtype=np.int64)
+_NO_CELLS = Cells(_NO_INTS, _NO_INTS, _NO_INTS)
 
 
 def _adds_to(kind: Kind, measure: Measure, *, night: bool, weekend: bool) -> bool:
@@ -84,7 +112,6 @@ _ADD_START = np.concatenate(([0], np.cumsum(_ADD_COUNT)[:-1]))
 _ADD_MEASURE = np.array([index for adds in _ADDS for index in adds], dtype=np.int64)
 _IS_AMOUNT = np.array([measure.adds == "amount" for measure in MEASURES])
 _IS_SECONDS = np.array([measure.adds == "seconds" for measure in MEASURES])
-ONCE_A_DAY = np.array([measure.once_a_day for measure in MEASURES])
 OF_MOMENT = [
     np.array([not m.event_types or kind.event_type in m.event_types for kind in KINDS])
     for m in MOMENTS
@@ -96,8 +123,10 @@ class EventColumns:
     """Events as columns of one length: player ids, and int64 arrays.
 
     `at` is in microseconds since 1970, `days` are ordinals of local days, `kinds` index KINDS.
+    `own` is what they add to the brand's own measures, by the place of the event instead of a row.
     """
 
+    events: Sequence[Event]
     player_ids: Sequence[str]
     shards: Ints
     kinds: Ints
@@ -105,12 +134,14 @@ class EventColumns:
     seconds: Ints
     at: Ints
     days: Ints
+    own: Cells = _NO_CELLS
 
     @classmethod
-    def of(cls, events: Sequence[LoggedEvent]) -> EventColumns:
-        """Gather the columns of `events`."""
+    def of(cls, events: Sequence[Event], features: FeatureList = BUILT_IN) -> EventColumns:
+        """Gather the columns of `events`, as a table of `features` needs them."""
         read = [_read(event) for event in events]
         return cls(
+            events,
             [event.player_id for event in events],
             _ints([event.shard for event in events]),
             _ints([kind for kind, _ in read]),
@@ -118,13 +149,24 @@ class EventColumns:
             _ints([seconds for _, seconds in read]),
             _ints([to_us(event.occurred_at) for event in events]),
             _ints([event.local_day.toordinal() for event in events]),
+            _own_cells(events, features) if features.own else _NO_CELLS,
         )
 
     def take(self, which: NDArray[np.bool_]) -> EventColumns:
         """Return the rows where `which` is set."""
-        ids = [self.player_ids[i] for i in np.flatnonzero(which).tolist()]
-        arrays = (self.shards, self.kinds, self.amounts, self.seconds, self.at, self.days)
-        return EventColumns(ids, *[array[which] for array in arrays])
+        taken = np.flatnonzero(which).tolist()
+        own = self.own.take(which[self.own.rows])
+        return EventColumns(
+            events=[self.events[i] for i in taken],
+            player_ids=[self.player_ids[i] for i in taken],
+            shards=self.shards[which],
+            kinds=self.kinds[which],
+            amounts=self.amounts[which],
+            seconds=self.seconds[which],
+            at=self.at[which],
+            days=self.days[which],
+            own=Cells((np.cumsum(which) - 1)[own.rows], own.measures, own.values),
+        )
 
     def cells(self, rows: Ints, zone: ZoneInfo) -> tuple[Cells, Ints]:
         """Return what the events add to the players' `rows`: one cell an event and measure.
@@ -133,7 +175,11 @@ class EventColumns:
         """
         variants = 4 * self.kinds + 2 * self._at_night(zone) + at_weekend(self.days)
         ones = np.ones(len(rows), dtype=np.int64)
-        return added(variants, rows, ones, self.amounts, self.seconds)
+        cells, event = added(variants, rows, ones, self.amounts, self.seconds)
+        if not len(self.own.rows):
+            return cells, event
+        own = Cells(rows[self.own.rows], self.own.measures, self.own.values)
+        return joined([cells, own]), np.concatenate((event, self.own.rows))
 
     def _at_night(self, zone: ZoneInfo) -> Ints:
         """Return 1 where the local day's night, which ends at 06:00 local, is not over."""
@@ -176,7 +222,17 @@ def night_end(day: int, zone: ZoneInfo) -> int:
     return to_us(datetime.combine(date.fromordinal(day), _NIGHT_ENDS, zone).astimezone(UTC))
 
 
-def _read(event: LoggedEvent) -> tuple[int, int]:
+def _own_cells(events: Sequence[Event], features: FeatureList) -> Cells:
+    adds = features.adds
+    found = [
+        (place, measure, value)
+        for place, event in enumerate(events)
+        for measure, value in adds(event.type, event.properties)
+    ]
+    return Cells(*np.array(found, dtype=np.int64).reshape(-1, 3).T) if found else _NO_CELLS
+
+
+def _read(event: Event) -> tuple[int, int]:
     """Return the event's kind by index, and the seconds that it adds."""
     kind = event.type
     if kind in _WITH_PRODUCT:
@@ -190,7 +246,7 @@ def _read(event: LoggedEvent) -> tuple[int, int]:
     return KIND_INDEX.get(Kind(kind), 0), seconds
 
 
-def _read_facts(event: LoggedEvent) -> _Facts:
+def _read_facts(event: Event) -> _Facts:
     return _facts.decode(event.properties)
 
 

@@ -19,23 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.day_set import DaySet
-from crm.domain.event_columns import KIND_INDEX, KINDS, OF_MOMENT, ONCE_A_DAY, EventColumns, Kind
+from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
+from crm.domain.feature_list import BUILT_IN, FeatureList
 from crm.domain.feature_values import value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
-    DEFINED,
     HIDDEN_DAYS,
     HOURS_OF_24H,
     MEASURE_INDEX,
-    MEASURES,
     MOMENTS,
     TRENDS,
-    WINDOWS,
     Edge,
-    Measure,
 )
 from crm.domain.ledger import Cells, Ints, Ledger
-from crm.domain.times import from_us
+from crm.domain.times import from_us, to_us
 from crm.domain.windows import EVENTS, Window
 
 Mask = NDArray[np.bool_]
@@ -50,31 +47,13 @@ _NOBODY = -1  # the shard of a row that is no player's
 _MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
-_ALL = range(len(MEASURES))
-# the features by how they are read: a measure's total, made of totals, or a time
-_PLAIN = {window: [f"{measure.name}_{window}" for measure in MEASURES] for window in WINDOWS}
-_EDGES = {name: one.definition for name, one in DEFINED.items() if isinstance(one.definition, Edge)}
-_MADE = {
-    name: one for name, one in DEFINED.items() if not isinstance(one.definition, Measure | Edge)
-}
 _COMPARED = [EVENTS, *sorted({MEASURE_INDEX[trend.measure] for trend in TRENDS})]
-
-
-class AheadEvent(msgspec.Struct, array_like=True, order=True):
-    """An event whose time the table's clock has not reached (clients may be 5 minutes ahead)."""
-
-    at: int
-    player_id: str
-    shard: int
-    kind: tuple[str, str | None, str | None, str | None]
-    amount: int
-    seconds: int
-    day: int
 
 
 class TableSlice(msgspec.Struct):
     """All that one virtual shard knows of one brand, for a snapshot; arrays are raw int64."""
 
+    measures: list[bytes]  # their digests: what the numbers of measures below stand for
     player_ids: list[str]
     lifetime: bytes  # (measures, players)
     first: bytes  # (moments, players), microseconds
@@ -88,7 +67,8 @@ class TableSlice(msgspec.Struct):
 class FeatureTable:
     """Features of a brand's players that one owner holds; rows are players, of several shards."""
 
-    def __init__(self, zone: ZoneInfo, now_us: int) -> None:
+    def __init__(self, zone: ZoneInfo, now_us: int, features: FeatureList = BUILT_IN) -> None:
+        self.features = features
         self._zone = zone
         self._ids: list[str] = []
         self._row: dict[str, int] = {}
@@ -96,13 +76,14 @@ class FeatureTable:
         self._once = DaySet()
         self._days = Ledger()
         self._hours = Ledger()
+        total = len(features.measures)
         self._windows = {
-            "24h": Window(_ALL, len(MEASURES)),
-            **{name: Window(_ALL, len(MEASURES)) for name in DAYS_OF_WINDOW},
-            **{name: Window(_COMPARED, len(MEASURES)) for name in HIDDEN_DAYS},
+            "24h": Window(range(total), total),
+            **{name: Window(range(total), total) for name in DAYS_OF_WINDOW},
+            **{name: Window(_COMPARED, total) for name in HIDDEN_DAYS},
         }
         self._shard = np.zeros(0, dtype=np.int16)
-        self._lifetime = np.zeros((len(MEASURES), 0), dtype=np.int64)
+        self._lifetime = np.zeros((total, 0), dtype=np.int64)
         self._first = np.zeros((len(MOMENTS), 0), dtype=np.int64)
         self._last = np.zeros((len(MOMENTS), 0), dtype=np.int64)
         self._grow(_FIRST_CAPACITY)
@@ -140,15 +121,15 @@ class FeatureTable:
         self._advance_hours(now_us // _HOUR_US)
         self._advance_days(max(self._day, self._local_day(now_us)))
         due = []
-        while self._ahead and self._ahead[0].at <= now_us:
+        while self._ahead and to_us(self._ahead[0].occurred_at) <= now_us:
             due.append(heapq.heappop(self._ahead))
         if due:
-            self.apply(_columns_of(due))
+            self.apply(EventColumns.of(due, self.features))
 
     def _count_once_a_day(self, cells: Cells, days: Ints) -> Mask:
         """Return which cells count: of a measure that counts once a day, a player's first."""
         counts = np.ones(len(cells.rows), dtype=bool)
-        once = np.flatnonzero(ONCE_A_DAY[cells.measures])
+        once = np.flatnonzero(self.features.once_a_day[cells.measures])
         counts[once] = self._once.add(cells.rows[once], days[once], cells.measures[once])
         return counts
 
@@ -185,19 +166,15 @@ class FeatureTable:
 
     def _file_hours(self, cells: Cells, hours: Ints) -> None:
         """File what lies in the last 24 hours; what counts once a day has no hour of its own."""
-        inside = (hours > self._hour - HOURS_OF_24H) & ~ONCE_A_DAY[cells.measures]
+        once_a_day = self.features.once_a_day[cells.measures]
+        inside = (hours > self._hour - HOURS_OF_24H) & ~once_a_day
         cells = cells.take(inside)
         self._hours.add(hours[inside], cells)
         self._windows["24h"].add(cells)
 
     def _wait(self, events: EventColumns) -> None:
-        columns = (events.at, events.shards, events.kinds)
-        numbers = [array.tolist() for array in (*columns, events.amounts, events.seconds)]
-        for player_id, at, shard, kind, amount, seconds, day in zip(
-            events.player_ids, *numbers, events.days.tolist(), strict=True
-        ):
-            waiting = AheadEvent(at, player_id, shard, KINDS[kind], amount, seconds, day)
-            heapq.heappush(self._ahead, waiting)
+        for event in events.events:
+            heapq.heappush(self._ahead, AheadEvent.of(event))
 
     def _local_day(self, at_us: int) -> int:
         return from_us(at_us).astimezone(self._zone).toordinal()
@@ -280,7 +257,7 @@ class FeatureTable:
         list.
         """
         which = self._all_rows if rows is None else rows
-        defined = DEFINED[name]
+        defined = self.features.defined[name]
         if isinstance(defined.definition, Edge):
             return self._edge(defined.definition, which)
         value, missing = value_of(defined, partial(self._total, which))
@@ -288,24 +265,25 @@ class FeatureTable:
 
     def values(self, row: int) -> dict[str, int | None]:
         """Return every feature of one player; missing ones are None."""
+        index = self.features.index
         totals = {name: window.of_row(row) for name, window in self._windows.items()}
         totals["lifetime"] = self._lifetime[:, row].tolist()
 
         def total(measure: str, window: str) -> int:
-            return totals[window][MEASURE_INDEX[measure]]
+            return totals[window][index[measure]]
 
         found: dict[str, int | None] = {}
-        for window, names in _PLAIN.items():
+        for window, names in self.features.plain.items():
             found.update(zip(names, totals[window], strict=True))
-        for name, defined in _MADE.items():
+        for name, defined in self.features.made.items():
             value, missing = value_of(defined, total)
             found[name] = None if missing else int(value)
-        for name, edge in _EDGES.items():
+        for name, edge in self.features.edges.items():
             found[name] = self._edge_of(edge, row)
-        return {name: found[name] for name in DEFINED}
+        return {name: found[name] for name in self.features.defined}
 
     def _total(self, rows: slice | Ints, measure: str, window: str) -> Ints:
-        index = MEASURE_INDEX[measure]
+        index = self.features.index[measure]
         if window == "lifetime":
             column: Ints = self._lifetime[index, rows]
             return column
@@ -340,6 +318,7 @@ class FeatureTable:
         place = np.full(len(self._ids), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         return TableSlice(
+            measures=self.features.digests,
             player_ids=self.ids_of(rows),
             lifetime=self._lifetime[:, rows].tobytes(),
             first=self._first[:, rows].tobytes(),
@@ -359,21 +338,30 @@ class FeatureTable:
         return self._shard.nbytes + columns + ledgers + windows
 
     def load(self, shard: int, part: TableSlice) -> None:
-        """Take in a slice of players not here yet, by the same list of features."""
+        """Take in a slice of players not here yet; it may be of another list of features.
+
+        What it says of measures that are not ours is left out. Of ours that it lacks
+        (`features.lacking`) nothing is known then: the caller must not let their zeros be read.
+        """
+        ours = self.features.places(part.measures)
+        kept = np.flatnonzero(ours >= 0)
         players = len(part.player_ids)
         rows = self._rows(part.player_ids, np.full(players, shard))
-        self._lifetime[:, rows] = _int64(part.lifetime, (len(MEASURES), players))
+        lifetime = _int64(part.lifetime, (len(ours), players))
+        self._lifetime[ours[kept][:, np.newaxis], rows] = lifetime[kept]
         self._first[:, rows] = _int64(part.first, (len(MOMENTS), players))
         self._last[:, rows] = _int64(part.last, (len(MOMENTS), players))
         player, day, measure = _int64(part.once, (3, -1))
-        self._once.add(rows[player], day, measure)
-        days, cells = _placed(part.days, rows)
+        known = ours[measure] >= 0
+        self._once.add(rows[player[known]], day[known], ours[measure[known]])
+        days, cells = _placed(part.days, rows, ours)
         self._file_days(cells, days)
-        hours, cells = _placed(part.hours, rows)
+        hours, cells = _placed(part.hours, rows, ours)
         self._file_hours(cells, hours)
         for event in part.ahead:
             heapq.heappush(self._ahead, event)
-        now, self.now_us = self.now_us, min([self.now_us, *(event.at - 1 for event in part.ahead)])
+        ahead = [to_us(event.occurred_at) - 1 for event in part.ahead]
+        now, self.now_us = self.now_us, min([self.now_us, *ahead])
         self.advance(now)
 
     def drop(self, shards: Iterable[int]) -> None:
@@ -391,7 +379,7 @@ class FeatureTable:
 
     def empty(self) -> FeatureTable:
         """Return a table of the same brand without players."""
-        return FeatureTable(self._zone, self.now_us)
+        return FeatureTable(self._zone, self.now_us, self.features)
 
     def catch_up(self, other: FeatureTable) -> None:
         """Move the clock to where `other`'s is: only then may a slice of it be loaded."""
@@ -399,19 +387,11 @@ class FeatureTable:
         self._advance_days(max(self._day, other._day))  # its own kind
 
 
-def _columns_of(events: Sequence[AheadEvent]) -> EventColumns:
-    def column(name: str) -> Ints:
-        return np.array([getattr(event, name) for event in events], dtype=np.int64)
-
-    kinds = np.array([KIND_INDEX.get(Kind(*event.kind), 0) for event in events], dtype=np.int64)
-    numbers = [column(name) for name in ("amount", "seconds", "at", "day")]
-    return EventColumns([event.player_id for event in events], column("shard"), kinds, *numbers)
-
-
-def _placed(raw: bytes, rows: Ints) -> tuple[Ints, Cells]:
-    """Return a slice's buckets and its cells, in this table's rows."""
+def _placed(raw: bytes, rows: Ints, ours: Ints) -> tuple[Ints, Cells]:
+    """Return a slice's buckets and its cells, in this table's rows and measures."""
     buckets, players, measures, values = _int64(raw, (4, -1))
-    return buckets, Cells(rows[players], measures, values)
+    known = ours[measures] >= 0
+    return buckets[known], Cells(rows[players], ours[measures], values).take(known)
 
 
 def _int64(raw: bytes, shape: tuple[int, int]) -> Ints:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Unit = Literal["count", "money", "seconds", "share", "days", "time"]
-SHARE = 1_000_000  # a share of 1, in the integers in which shares are kept
+Unit = Literal["count", "money", "seconds", "share", "days", "time", "number"]
+SHARE_DECIMALS = 6
+SHARE: int = 10**SHARE_DECIMALS  # a share of 1, in the integers in which shares are kept
 
 DAYS_OF_WINDOW = {"7d": 7, "30d": 30, "90d": 90}
 HOURS_OF_24H = 24
@@ -26,7 +27,7 @@ OTHER = "other"  # any product or method that is not listed
 
 @dataclass(frozen=True)
 class Measure:
-    """`adds` is what one event of `event_types` adds: 1, its amount, or its seconds.
+    """`adds` is what one event of `event_types` adds: 1, its amount, its seconds, or a property.
 
     An event counts only if it has the `result`, `product` and `method` asked for, and happened at
     night (before 06:00 local) or on a weekend where that is asked for. `once_a_day` counts the
@@ -35,7 +36,7 @@ class Measure:
 
     name: str
     event_types: tuple[str, ...]
-    adds: Literal["one", "amount", "seconds"]
+    adds: Literal["one", "amount", "seconds", "property"]
     meaning: str
     result: str | None = None
     product: str | None = None
@@ -47,8 +48,12 @@ class Measure:
     @property
     def unit(self) -> Unit:
         """Counts are numbers, amounts are money in minor units of the brand's currency."""
-        units: dict[str, Unit] = {"one": "count", "amount": "money", "seconds": "seconds"}
-        return units[self.adds]
+        return _UNITS[self.adds]
+
+
+_UNITS: dict[str, Unit] = {
+    "one": "count", "amount": "money", "seconds": "seconds", "property": "number",
+}  # fmt: skip
 
 
 def _count(name: str, event_type: str, meaning: str) -> Measure:
@@ -239,13 +244,17 @@ TRENDS: tuple[Trend, ...] = (
 
 @dataclass(frozen=True)
 class Feature:
-    """One named value of a player; money is in minor units inside and a decimal string outside."""
+    """One named value of a player; money is in minor units inside and a decimal string outside.
+
+    `decimals` is what a number has (an integer inside: 127 is 1.27); None for other units.
+    """
 
     name: str
     unit: Unit
     meaning: str
     formula: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
+    decimals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -298,7 +307,8 @@ def _windows(names: tuple[str, ...]) -> tuple[str, ...]:
     return WINDOWS[1:] if days else WINDOWS
 
 
-def _over(window: str) -> str:
+def over(window: str) -> str:
+    """Return a window in words."""
     return _OVER.get(window, f"in the last {window.removesuffix('d')} days")
 
 
@@ -312,7 +322,7 @@ def _formula(one: Derived) -> str:
 
 def _of_measures() -> list[Defined]:
     return [
-        Defined(Feature(f"{m.name}_{w}", m.unit, f"{m.meaning} {_over(w)}"), m, w)
+        Defined(Feature(f"{m.name}_{w}", m.unit, f"{m.meaning} {over(w)}"), m, w)
         for w in WINDOWS
         for m in MEASURES
         if w in _windows((m.name,))
@@ -325,14 +335,14 @@ _BEFORE = {"14d": "(the 7 days before)", "35d": "(the 28 days before / 4)"}
 def _of_derived() -> list[Defined]:
     found = [
         Defined(
-            Feature(f"{d.name}_{w}", d.unit, f"{d.meaning} {_over(w)}", _formula(d), d.source), d, w
+            Feature(f"{d.name}_{w}", d.unit, f"{d.meaning} {over(w)}", _formula(d), d.source), d, w
         )
         for w in WINDOWS
         for d in DERIVED
         if w in _windows((*d.plus, *d.minus, *d.by))
     ]
     found += [
-        Defined(Feature(f"{d.name}_{w}", "count", f"{d.meaning} {_over(w)}", source=d.source), d, w)
+        Defined(Feature(f"{d.name}_{w}", "count", f"{d.meaning} {over(w)}", source=d.source), d, w)
         for w in WINDOWS
         for d in DISTINCT
     ]

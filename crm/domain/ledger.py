@@ -54,7 +54,7 @@ class _Bucket:
 
     def cells(self) -> Cells:
         """Return all cells; pairs may repeat."""
-        return _joined([self._ordered(slice(None)), *self._tail])
+        return joined([self._ordered(slice(None)), *self._tail])
 
     def of(self, rows: Ints, place: Ints) -> Cells:
         """Return the cells of some rows (ascending), which have a `place` >= 0; pairs may repeat.
@@ -65,7 +65,7 @@ class _Bucket:
         starts = np.searchsorted(self._rows, wanted, "left")
         ends = np.searchsorted(self._rows, wanted, "right")
         ordered = self._ordered(ranges(starts, ends))
-        return _joined([ordered, *[cells.take(place[cells.rows] >= 0) for cells in self._tail]])
+        return joined([ordered, *[cells.take(place[cells.rows] >= 0) for cells in self._tail]])
 
     @property
     def tail_size(self) -> int:
@@ -103,7 +103,8 @@ def ranges(starts: Ints, ends: Ints) -> Ints:
     return found
 
 
-def _joined(parts: list[Cells]) -> Cells:
+def joined(parts: list[Cells]) -> Cells:
+    """Return the cells of all parts, one after the other."""
     if len(parts) == 1:
         return parts[0]
     columns = zip(*[(part.rows, part.measures, part.values) for part in parts], strict=True)

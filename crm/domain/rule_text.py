@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from crm.domain import rules
 from crm.domain.brands import Brand
 from crm.domain.errors import InvalidRule
-from crm.domain.features import FEATURES, Feature
+from crm.domain.feature_list import FeatureList
+from crm.domain.features import Feature
 from crm.domain.rules import And, Between, Compare, Exists, In, Not, Or, Rule, Value
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ _WORDS = {
 
 
 def parse(text: str, brand: Brand | None = None) -> Rule:
-    """Return the rule that `text` states; with a `brand`, also check its money's decimals.
+    """Return the rule that `text` states; with a `brand`, know its own measures, check decimals.
 
     Raises InvalidRule, whose position is the character (from 0) where the text goes wrong.
     """
@@ -65,7 +66,7 @@ def parse(text: str, brand: Brand | None = None) -> Rule:
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise InvalidRule(f"the rule is longer than {MAX_BYTES} bytes")
     try:
-        whole = cast("_Part", _grammar().parse(text))
+        whole = cast("_Part", _grammar(rules.list_for(brand)).parse(text))
     except UnexpectedInput as error:
         _refuse(text, error)
     if brand is not None:
@@ -85,11 +86,11 @@ def to_text(rule: Rule) -> str:  # noqa: PLR0911  # one return a kind of node
         case Not(term):
             return f"not {_grouped(term)}"
         case Compare(feature, op, value):
-            return f"{feature} {op} {_written(feature, value)}"
+            return f"{feature} {op} {_written(value)}"
         case Between(feature, low, high):
-            return f"{feature} between {_written(feature, low)} and {_written(feature, high)}"
+            return f"{feature} between {_written(low)} and {_written(high)}"
         case In(feature, values):
-            return f"{feature} in ({', '.join(_written(feature, value) for value in values)})"
+            return f"{feature} in ({', '.join(map(_written, values))})"
         case Exists(feature):
             return f"exists {feature}"
 
@@ -113,8 +114,10 @@ def _grouped(rule: Rule) -> str:
     return f"({to_text(rule)})"
 
 
-def _written(feature: str, value: Value) -> str:
-    return f'"{value}"' if FEATURES[feature].unit == "time" else str(value)
+def _written(value: Value) -> str:
+    """Return a literal; text that is no decimal is a time."""
+    number = isinstance(value, int) or rules.DECIMAL.fullmatch(value)
+    return str(value) if number else f'"{value}"'
 
 
 class _Literal(NamedTuple):
@@ -137,6 +140,9 @@ class _Part(NamedTuple):
 class _Builder:
     """Makes parts while the parser reduces: bottom up, so no nesting can exhaust the stack."""
 
+    def __init__(self, features: FeatureList) -> None:
+        self._features = features
+
     def start(self, children: list[_Part]) -> _Part:
         return children[0]
 
@@ -155,26 +161,32 @@ class _Builder:
 
     def compare(self, children: tuple[Token, Token, Token]) -> _Part:
         name, operator, value = children
-        found = _literal(_feature(name), value)
+        found = _literal(self._feature(name), value)
         op = cast("rules.Operator", str(operator))
         return _Part(Compare(str(name), op, found.value), 1, 1, (found,))
 
     def between(self, children: tuple[Token, Token, Token, Token, Token]) -> _Part:
         name, _, low, _, high = children
-        feature = _feature(name)
+        feature = self._feature(name)
         first, last = _literal(feature, low), _literal(feature, high)
         return _Part(Between(str(name), first.value, last.value), 1, 1, (first, last))
 
     def member(self, children: list[Token]) -> _Part:
         name, _, *values = children
-        feature = _feature(name)
+        feature = self._feature(name)
         found = tuple(_literal(feature, value) for value in values)
         rule = In(str(name), tuple(each.value for each in found))
         return _Part(rule, 1, rules.terms_of(rule), found)
 
     def exists(self, children: tuple[Token, Token]) -> _Part:
         _, name = children
-        return _Part(Exists(_feature(name).name), 1, 1, ())
+        return _Part(Exists(self._feature(name).name), 1, 1, ())
+
+    def _feature(self, name: Token) -> Feature:
+        try:
+            return rules.feature_named(str(name), self._features)
+        except InvalidRule as error:
+            raise InvalidRule(error.message, name.start_pos) from None
 
 
 def _joined(kind: type[And | Or], children: list[_Part | Token]) -> _Part:
@@ -197,13 +209,6 @@ def _deeper(depth: int, word: Token) -> int:
     return depth + 1
 
 
-def _feature(name: Token) -> Feature:
-    try:
-        return rules.feature_named(str(name))
-    except InvalidRule as error:
-        raise InvalidRule(error.message, name.start_pos) from None
-
-
 def _literal(feature: Feature, token: Token) -> _Literal:
     text = str(token)
     try:
@@ -218,11 +223,11 @@ def _number(text: str) -> Value:
     return text if "." in text or len(text) > MAX_NUMBER_CHARS else int(text)
 
 
-@cache
-def _grammar() -> Lark:
+@lru_cache(maxsize=64)
+def _grammar(features: FeatureList) -> Lark:
     from lark import Lark  # noqa: PLC0415 - likewise
 
-    builder = cast("Any", _Builder())  # any object with a method for each rule
+    builder = cast("Any", _Builder(features))  # any object with a method for each rule
     return Lark(_GRAMMAR, parser="lalr", transformer=builder)
 
 

@@ -13,7 +13,8 @@ import msgspec
 
 from crm.domain.brands import Brand
 from crm.domain.errors import InvalidRule
-from crm.domain.features import FEATURES, SHARE, Feature
+from crm.domain.feature_list import BUILT_IN, FeatureList, features_of
+from crm.domain.features import SHARE_DECIMALS, Feature
 from crm.domain.times import to_us
 
 MAX_DEPTH = 50
@@ -21,11 +22,11 @@ MAX_TERMS = 200
 MAX_COUNT = 10**18
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
-# Money (major units) and shares are decimal text, a time is RFC 3339 or an ISO date, the rest
-# are integers.
+# Money (major units), shares and numbers are decimal text, a time is RFC 3339 or an ISO date, and
+# the rest are integers.
 Value: TypeAlias = int | str
 
-_DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,12})?")  # 27 digits: exact in decimal's 28
+DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,12})?")  # 27 digits: exact in decimal's 28
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _YEARS = range(1900, 2200)  # zones and the next day stay within what a datetime can hold
 
@@ -85,8 +86,12 @@ Rule: TypeAlias = And | Or | Not | Compare | Between | In | Exists
 Condition: TypeAlias = Compare | Between | In | Exists
 
 
-def from_tree(tree: object) -> Rule:
-    """Return the rule of a decoded JSON tree, in its one canonical form; raises InvalidRule."""
+def from_tree(tree: object, brand: Brand | None = None) -> Rule:
+    """Return the rule of a decoded JSON tree, in its one canonical form; raises InvalidRule.
+
+    With a `brand`, its own measures are known too, and its money's decimals are checked.
+    """
+    features = list_for(brand)
     try:
         rule = msgspec.convert(tree, Rule)
     except msgspec.ValidationError as error:
@@ -95,9 +100,13 @@ def from_tree(tree: object) -> Rule:
         raise InvalidRule("the rule's tree holds half a surrogate pair") from None
     except RecursionError:
         raise InvalidRule(too_deep()) from None
-    rule = _canonical(rule, 1)
+    rule = _canonical(rule, 1, features)
     if sum(terms_of(condition) for condition in conditions_of(rule)) > MAX_TERMS:
         raise InvalidRule(too_many())
+    if brand is not None:
+        for one in conditions_of(rule):
+            for value in literals_of(one):
+                bounds(feature_named(one.feature, features), value, brand)
     return rule
 
 
@@ -117,21 +126,19 @@ def joined(kind: type[And | Or], terms: tuple[Rule, ...]) -> Rule:
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
 
 
-def condition(rule: Condition) -> Condition:
+def condition(rule: Condition, features: FeatureList) -> Condition:
     """Return `rule` with its literals in canonical form; raises InvalidRule."""
+    if isinstance(rule, In) and not rule.values:
+        raise InvalidRule(f"{rule.feature} in (): at least one value")
+    known = feature_named(rule.feature, features)
     match rule:
         case Compare(feature, op, value):
-            return Compare(feature, op, literal(feature_named(feature), value))
+            return Compare(feature, op, literal(known, value))
         case Between(feature, low, high):
-            known = feature_named(feature)
             return Between(feature, literal(known, low), literal(known, high))
         case In(feature, values):
-            if not values:
-                raise InvalidRule(f"{feature} in (): at least one value")
-            known = feature_named(feature)
             return In(feature, tuple(literal(known, value) for value in values))
-        case Exists(feature):
-            feature_named(feature)
+        case Exists():
             return rule
 
 
@@ -147,16 +154,34 @@ def conditions_of(rule: Rule) -> Iterator[Condition]:
             yield rule
 
 
+def literals_of(rule: Condition) -> tuple[Value, ...]:
+    """Return the values that a condition compares with."""
+    match rule:
+        case Compare():
+            return (rule.value,)
+        case Between():
+            return (rule.low, rule.high)
+        case In():
+            return rule.values
+        case Exists():
+            return ()
+
+
 def terms_of(rule: Condition) -> int:
     """Return what a condition costs against MAX_TERMS: 1, or one for each value of a set."""
     return len(rule.values) if isinstance(rule, In) else 1
 
 
-def feature_named(name: str) -> Feature:
+def list_for(brand: Brand | None) -> FeatureList:
+    """Return the features that a rule may name: a brand's, or the built-in ones."""
+    return BUILT_IN if brand is None else features_of(brand)
+
+
+def feature_named(name: str, features: FeatureList) -> Feature:
     """Return the feature; raises InvalidRule with the nearest names that there are."""
-    feature = FEATURES.get(name)
+    feature = features.features.get(name)
     if feature is None:
-        near = get_close_matches(name[:64].lower(), FEATURES, n=3, cutoff=0.6)
+        near = get_close_matches(name[:64].lower(), features.features, n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InvalidRule(f"there is no feature {name[:64]!r}{hint}")
     return feature
@@ -168,6 +193,8 @@ def literal(feature: Feature, value: Value) -> Value:
         return _decimal(feature, value, "money: a decimal such as 500 or 12.50")
     if feature.unit == "share":
         return _decimal(feature, value, "a share: a decimal such as 0.25")
+    if feature.unit == "number":
+        return _decimal(feature, value, "a number: a decimal such as 1.27")
     if feature.unit == "time":
         return _time(feature, value)
     if not isinstance(value, int) or abs(value) >= MAX_COUNT:
@@ -179,7 +206,7 @@ def bounds(feature: Feature, value: Value, brand: Brand) -> tuple[int, int]:
     """Return the first and last raw integer that a canonical literal stands for.
 
     They are equal but for a date, which stands for its whole day where the brand is. Raises
-    InvalidRule for money with more decimals than the brand's currency has.
+    InvalidRule for more decimals than the feature has: of money, those of the brand's currency.
     """
     if feature.unit == "money":
         minor = brand.currency.to_minor(Decimal(value))
@@ -187,11 +214,12 @@ def bounds(feature: Feature, value: Value, brand: Brand) -> tuple[int, int]:
             code, decimals = brand.currency.code, brand.currency.decimals
             raise InvalidRule(f"{feature.name} is in {code}, which has {decimals} decimals")
         return minor, minor
-    if feature.unit == "share":
-        millionths = Decimal(value) * SHARE
-        if millionths != int(millionths):
-            raise InvalidRule(f"{feature.name} has 6 decimals")
-        return int(millionths), int(millionths)
+    if feature.unit in {"share", "number"}:
+        decimals = SHARE_DECIMALS if feature.decimals is None else feature.decimals
+        units = Decimal(value).scaleb(decimals)
+        if units != int(units):
+            raise InvalidRule(f"{feature.name} has {decimals} decimals")
+        return int(units), int(units)
     if isinstance(value, int):
         return value, value
     if not _DATE.fullmatch(value):
@@ -211,21 +239,22 @@ def too_many() -> str:
     return f"the rule has over {MAX_TERMS} terms"
 
 
-def _canonical(rule: Rule, depth: int) -> Rule:
+def _canonical(rule: Rule, depth: int, features: FeatureList) -> Rule:
     if depth > MAX_DEPTH:
         raise InvalidRule(too_deep())
     match rule:
         case And(terms) | Or(terms):
-            return joined(type(rule), tuple(_canonical(term, depth + 1) for term in terms))
+            laid = tuple(_canonical(term, depth + 1, features) for term in terms)
+            return joined(type(rule), laid)
         case Not(term):
-            return Not(_canonical(term, depth + 1))
+            return Not(_canonical(term, depth + 1, features))
         case _:
-            return condition(rule)
+            return condition(rule, features)
 
 
 def _decimal(feature: Feature, value: Value, what: str) -> str:
     text = str(value) if isinstance(value, str) or abs(value) < MAX_COUNT else ""
-    if not _DECIMAL.fullmatch(text):
+    if not DECIMAL.fullmatch(text):
         raise InvalidRule(f"{feature.name} is {what}")
     amount = Decimal(text).normalize()
     return format(abs(amount) if amount.is_zero() else amount, "f")

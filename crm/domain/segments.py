@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crm.domain import rules
 from crm.domain.brands import Brand
-from crm.domain.features import FEATURES
+from crm.domain.feature_list import features_of as list_of
 from crm.domain.rule_text import bounded, parse, to_text
 from crm.domain.rules import And, Between, Compare, Exists, In, Not, Or, Rule, Value, to_tree
 
@@ -43,9 +43,9 @@ class ColumnSource(Protocol):
         """Return raw integers (minor units, microseconds since 1970) and where they are missing."""
 
 
-def from_tree(tree: object) -> Rule:
+def from_tree(tree: object, brand: Brand | None = None) -> Rule:
     """Return the rule of a decoded JSON tree, in its one canonical form; raises InvalidRule."""
-    return bounded(rules.from_tree(tree))
+    return bounded(rules.from_tree(tree, brand))
 
 
 def features_of(rule: Rule) -> set[str]:
@@ -84,7 +84,7 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
 
 
 def _condition(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
-    feature = FEATURES[rule.feature]
+    feature = list_of(brand).features[rule.feature]
 
     def bounds(value: Value) -> tuple[int, int]:
         return rules.bounds(feature, value, brand)

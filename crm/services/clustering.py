@@ -9,7 +9,6 @@ import msgspec
 
 from crm.domain.clustering import ClusterProfile, PlayerClusters, assign_player, show_value
 from crm.domain.errors import ClustersNotFound
-from crm.domain.features import FEATURES
 from crm.domain.ports import PlayerFeatures
 
 
@@ -94,10 +93,11 @@ def view(model: PlayerClusters, cluster: ClusterProfile) -> ClusterView:
     """Return a stored cluster as clients see it."""
 
     def mean(name: str, value: float) -> Mean:
+        feature = model.feature(name)
         return Mean(
-            show_value(name, value, model.currency),
-            show_value(name, model.whole[name], model.currency),
-            model.currency.code if FEATURES[name].unit == "money" else FEATURES[name].unit,
+            show_value(feature, value, model.currency),
+            show_value(feature, model.whole[name], model.currency),
+            model.currency.code if feature.unit == "money" else feature.unit,
         )
 
     return ClusterView(

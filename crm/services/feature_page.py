@@ -13,7 +13,8 @@ _HEAD = """# Features
 Made by `crm features list --markdown`; a test holds this page against the code.
 
 Every player has every feature, live. `GET /v1/features` lists them one by one, and
-`GET /v1/players/{id}/features` reads them; rules and player clusters use the same names.
+`GET /v1/players/{id}/features` reads them; rules and player clusters use the same names. A brand
+may have measures of its own beside these: see [measures.md](measures.md).
 
 **Windows.** A name ends in its window. `24h` is the current UTC hour and the 23 before it; `7d`,
 `30d` and `90d` are local days of the brand, today included; `lifetime` is all. What counts days has

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.brands import Brand
-from crm.domain.errors import PlayerNotFound
+from crm.domain.errors import FeatureNotFound, PlayerNotFound
+from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
-from crm.domain.features import FEATURES, SHARE
+from crm.domain.features import SHARE, Feature
 from crm.domain.ports import PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
 
@@ -30,9 +31,14 @@ def player_features(
 def columns_of(
     table: FeatureTable, names: Iterable[str], rows: NDArray[np.int64] | None = None
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.bool_]]]:
-    """Return copies of features (the table goes on changing), and masks of where one is missing."""
+    """Return copies of features (the table goes on changing), and masks of where one is missing.
+
+    Raises FeatureNotFound.
+    """
     values, missing = {}, {}
     for name in names:
+        if name not in table.features.defined:
+            raise FeatureNotFound(f"the running service has no feature {name!r}; restart it")
         column, mask = table.column(name, rows)
         values[name] = column.copy()
         if mask is not None:
@@ -43,7 +49,7 @@ def columns_of(
 def shard_features(table: FeatureTable, shard: int, epoch: int, seq: int) -> ShardFeatures:
     """Return all that `table` says of the players of a shard, whose events it has up to `seq`."""
     rows = table.rows_of(shard)
-    columns = columns_of(table, FEATURES, rows)
+    columns = columns_of(table, table.features.features, rows)
     return ShardFeatures(shard, epoch, seq, from_us(table.now_us), table.ids_of(rows), *columns)
 
 
@@ -52,19 +58,22 @@ Written = int | float | str | None
 
 def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, Written]:
     """Write features for people: money as decimal strings in major units, times as RFC 3339."""
-    return {name: _written(brand, name, value) for name, value in values.items()}
+    features = features_of(brand).features
+    return {name: _written(brand, features[name], value) for name, value in values.items()}
 
 
-def _written(brand: Brand, name: str, value: int | None) -> Written:
+def _written(brand: Brand, feature: Feature, value: int | None) -> Written:
     if value is None:
         return None
-    match FEATURES[name].unit:
+    match feature.unit:
         case "money":
             return brand.currency.to_major(value)
         case "time":
             return rfc3339(from_us(value))
         case "share":
             return value / SHARE
+        case "number" if feature.decimals:
+            return value / 10.0**feature.decimals
         case _:
             return value
 

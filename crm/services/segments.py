@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,9 @@ class Matching(NamedTuple):
 
 def matching(table: FeatureTable, brand: Brand, rule: str) -> Matching:
     """Count the players of `table` that match `rule` (text); raises InvalidRule."""
-    mask = compile_mask(parse(rule), brand, table, len(table))
+    # its list decides: a caller's file of the brand may have been edited since the service started
+    brand = replace(brand, measures=table.features.own)
+    mask = compile_mask(parse(rule, brand), brand, table, len(table))
     ids = table.player_ids
     some = [ids[place] for place in np.flatnonzero(mask)[:SAMPLE].tolist()]
     return Matching(int(mask.sum()), len(table), some)

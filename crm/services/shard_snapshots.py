@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 import msgspec
 import zstandard
 
+from crm.domain.brands import Brand
+from crm.domain.feature_list import features_of
 from crm.domain.feature_table import TableSlice
-from crm.domain.features import DAYS_OF_WINDOW, HIDDEN_DAYS, MEASURES, MOMENTS
+from crm.domain.features import DAYS_OF_WINDOW, HIDDEN_DAYS, HOURS_OF_24H, MOMENTS
 
-# A snapshot of another list of features is not ours to read: the log is replayed in its place.
-_LIST = blake2b(
-    repr((MEASURES, MOMENTS, DAYS_OF_WINDOW, HIDDEN_DAYS)).encode(), digest_size=8
+# A snapshot of other moments or windows is not ours to read: the log is replayed in its place.
+# Measures may differ: each slice says by their digests which it has.
+_FRAME = blake2b(
+    repr((MOMENTS, DAYS_OF_WINDOW, HIDDEN_DAYS, HOURS_OF_24H)).encode(), digest_size=8
 ).digest()
-_MAGIC = b"crmshard2" + _LIST
+_MAGIC = b"crmshard3" + _FRAME
 
 
 class ShardSnapshot(msgspec.Struct, array_like=True):
@@ -24,6 +28,14 @@ class ShardSnapshot(msgspec.Struct, array_like=True):
     seq: int
     now_us: int
     brands: dict[str, TableSlice]
+
+    def lacking(self, brands: Mapping[str, Brand]) -> list[str]:
+        """Return the measures, by brand, that are in the lists of today and not in here."""
+        return [
+            f"{brand}.{name}"
+            for brand, part in self.brands.items()
+            for name in features_of(brands[brand]).lacking(part.measures)
+        ]
 
     def encode(self) -> bytes:
         """Return the file's bytes."""

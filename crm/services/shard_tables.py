@@ -10,6 +10,7 @@ import numpy as np
 from crm.domain.brands import Brand
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
+from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
 from crm.domain.times import to_us
 from crm.services.shard_snapshots import ShardSnapshot
@@ -59,7 +60,8 @@ class ShardTables:
         """Return the brand's table."""
         table = self._tables.get(brand)
         if table is None:
-            table = FeatureTable(self._brands[brand].zone, to_us(self._now()))
+            of = self._brands[brand]
+            table = FeatureTable(of.zone, to_us(self._now()), features_of(of))
             self._tables[brand] = table
         return table
 
@@ -81,11 +83,16 @@ class ShardTables:
         for event in events:
             by_brand.setdefault(event.brand, []).append(event)
         for brand, of_brand in by_brand.items():
-            table, columns = self.of(brand), EventColumns.of(of_brand)
+            table = self.of(brand)
+            columns = EventColumns.of(of_brand, table.features)
             table.advance(now_us)
             table.apply(columns)
             if brand in self._copies:
                 self._copies[brand].apply(columns)
+
+    def lacking(self, snapshot: ShardSnapshot) -> list[str]:
+        """Return the measures of today that a snapshot knows nothing of: it cannot be loaded."""
+        return snapshot.lacking(self._brands)
 
     def load(self, snapshot: ShardSnapshot) -> None:
         """Take in a shard that is not here yet, as its snapshot has it."""

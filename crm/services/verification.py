@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from crm.domain.brands import Brand
-from crm.domain.features import FEATURES
+from crm.domain.errors import FeatureNotFound
+from crm.domain.feature_list import features_of
 from crm.domain.ports import FeatureShards, ShardFeatures
 
 SHOWN = 20
@@ -47,7 +48,7 @@ class Verification:
     def look_at(self, live: ShardFeatures) -> None:
         """Count the players of a shard, and what of theirs is not 0."""
         self.players += len(live.player_ids)
-        for name in FEATURES:
+        for name in live.values:
             there = live.values[name] != 0
             if name in live.missing:
                 there &= ~live.missing[name]
@@ -62,7 +63,7 @@ class Verification:
             if again is None:
                 self._differ(f"{player}: has features, and no events {how}", 1)
                 continue
-            for name in FEATURES:
+            for name in live.values:
                 mask = live.missing.get(name)
                 value = None if mask is not None and mask[row] else int(live.values[name][row])
                 self.compared += 1
@@ -87,10 +88,17 @@ async def verify_features(
     of: Iterable[int],
     advance: Callable[[int], None],
 ) -> Verification:
-    """Compare the shards `of` a brand one after the other; `advance` is told of each."""
+    """Compare the shards `of` a brand one after the other; `advance` is told of each.
+
+    Raises FeatureNotFound where the owners have another list of features than `brand`.
+    """
     found = Verification()
     for shard in of:
         live = await shards.of_shard(brand.id, shard)
+        if other := live.values.keys() ^ features_of(brand).features.keys():
+            raise FeatureNotFound(
+                f"the measures of brand {brand.id} were changed ({min(other)}): restart the service"
+            )
         found.look_at(live)
         for recount in recounts:
             found.compare(live, await recount.of_shard(brand, live), recount.name)

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 import msgspec
 from fastapi import APIRouter, Response
 
-from crm.domain.features import FEATURES, Feature
+from crm.domain.feature_list import features_of
+from crm.domain.features import Feature
 from crm.services import clustering
 from crm.services.clustering import PlayerCluster
 from crm.services.player_features import Written, for_reading
@@ -31,7 +32,7 @@ class Player(msgspec.Struct):
 
 
 class FeaturesOfPlayer(msgspec.Struct):
-    """All features: counts as integers, money as decimal strings, shares as numbers.
+    """All features: counts as integers, money as decimal strings, shares and numbers as numbers.
 
     Missing ones are null.
     """
@@ -43,7 +44,7 @@ class FeaturesOfPlayer(msgspec.Struct):
 
 
 class FeatureList(msgspec.Struct):
-    """Every feature that there is."""
+    """Every feature that a brand has; those of its own measures come last."""
 
     items: list[Feature]
     next: str | None = None
@@ -105,10 +106,10 @@ def router(services: Services) -> APIRouter:
         summary="List features",
         tags=["features"],
         response_model=None,
-        responses=answers(FeatureList),
+        responses=answers(FeatureList, "unknown_brand"),
     )
-    async def list_features() -> Response:
+    async def list_features(brand: str | None = None) -> Response:
         """Return every feature with its unit and meaning; rules and clusters use these names."""
-        return json(FeatureList(list(FEATURES.values())))
+        return json(FeatureList(list(features_of(services.brand(brand)).features.values())))
 
     return routes

@@ -57,7 +57,11 @@ def router(services: Services) -> APIRouter:
     async def preview(asked: Preview) -> Response:
         """Count the players that match a rule: exact, live, each shard once, at one moment."""
         brand = services.brand(asked.brand)
-        rule = parse(asked.rule, brand) if isinstance(asked.rule, str) else from_tree(asked.rule)
+        rule = (
+            parse(asked.rule, brand)
+            if isinstance(asked.rule, str)
+            else from_tree(asked.rule, brand)
+        )
         found = await services.shards.count(brand.id, to_text(rule))
         breakdown = {"players": found.total}
         return json(SegmentPreview(found.count, found.as_of, breakdown, found.sample))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from crm.domain.brands import Brand
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
+from crm.domain.feature_list import features_of as list_of
 from crm.domain.feature_table import FeatureTable
 from crm.domain.features import FEATURES
 from crm.domain.times import to_us
@@ -56,8 +57,8 @@ def test_it_equals_the_online_engine_value_for_value(
     case: tuple[Brand, datetime, list[LoggedEvent]],
 ) -> None:
     brand, end, events = case
-    table = FeatureTable(brand.zone, to_us(end))
-    table.apply(EventColumns.of(events))
+    table = FeatureTable(brand.zone, to_us(end), list_of(brand))
+    table.apply(EventColumns.of(events, list_of(brand)))
     batch = _batch(events, brand, end)
     assert batch.keys() == set(table.player_ids)
     for player, values in batch.items():

@@ -14,6 +14,7 @@ from crm.adapters.memory import MemoryEventLog, MemoryFiles
 from crm.domain.brands import Brand
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
+from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable, TableSlice
 from crm.domain.shards import SHARDS
 from crm.domain.times import to_us
@@ -142,8 +143,8 @@ def test_moves_at_any_point_leave_the_bytes_of_a_table_that_never_moved(
             crew.stop()
 
     found = asyncio.run(run())
-    still = FeatureTable(brand.zone, to_us(clock()))
-    still.apply(EventColumns.of(events))
+    still = FeatureTable(brand.zone, to_us(clock()), features_of(brand))
+    still.apply(EventColumns.of(events, still.features))
     assert found == {shard: still.export(shard) for shard in range(SHARDS)}
 
 
@@ -171,8 +172,8 @@ def test_tidying_beside_events_and_moves_changes_nothing(
     for one in (tables, elsewhere):
         one.of(brand.id)
         one.advance()
-    whole = FeatureTable(brand.zone, to_us(clock()))
-    whole.apply(EventColumns.of(events))
+    whole = FeatureTable(brand.zone, to_us(clock()), features_of(brand))
+    whole.apply(EventColumns.of(events, whole.features))
     found = {
         shard: (elsewhere if shard in gone else tables).of(brand.id).export(shard)
         for shard in range(SHARDS)

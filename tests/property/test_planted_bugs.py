@@ -6,6 +6,7 @@ Each stands for a trap of window engines; none may survive what the properties l
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,16 +15,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from crm.domain import event_columns
+from crm.domain import event_columns, own_measures
 from crm.domain.brands import Brand
 from crm.domain.day_set import DaySet
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
+from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
 from crm.domain.ledger import Cells, Ints, Ledger
 from crm.domain.times import to_us
 from crm.domain.windows import Window
-from tests.support.brute_force import features_of
+from tests.support.brute_force import features_of as features_by_definition
 from tests.support.histories import ENDS, brands, histories
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -126,11 +128,37 @@ def _advance_racing_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FeatureTable, "apply", apply)
 
 
+def _number_through_a_double(patch: pytest.MonkeyPatch) -> None:
+    whole = own_measures.scaled
+
+    def scaled(json: str, decimals: int) -> int | None:
+        return None if whole(json, decimals) is None else round(float(json) * 10**decimals)
+
+    patch.setattr(own_measures, "scaled", scaled)
+
+
+def _true_taken_for_one(patch: pytest.MonkeyPatch) -> None:
+    whole = own_measures.canonical
+    patch.setattr(own_measures, "canonical", lambda json: whole("1" if json == "true" else json))
+
+
+def _own_cells_of_other_events(patch: pytest.MonkeyPatch) -> None:
+    whole = EventColumns.take
+
+    def take(self: EventColumns, which: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> EventColumns:
+        own = self.own.take(which[self.own.rows])
+        last = Cells(np.minimum(own.rows, int(which.sum()) - 1), own.measures, own.values)
+        return replace(whole(self, which), own=last)
+
+    patch.setattr(EventColumns, "take", take)
+
+
 PLANTS: list[Plant] = [
     _silent_wrap, _lost_repeated_index, _bucket_dropped_before_it_is_subtracted,
     _late_event_without_its_bucket, _player_without_a_slot, _day_by_division,
     _night_as_start_and_six_hours, _active_day_counted_twice, _window_edge_off_by_one,
-    _advance_racing_apply,
+    _advance_racing_apply, _number_through_a_double, _true_taken_for_one,
+    _own_cells_of_other_events,
 ]  # fmt: skip
 
 
@@ -154,14 +182,16 @@ def _look() -> None:
     @given(_cases(), st.lists(st.integers(0, 9 * 86_400), min_size=2, max_size=4))
     def check(case: tuple[Brand, datetime, list[LoggedEvent]], steps_s: list[int]) -> None:
         brand, end, events = case
-        table = FeatureTable(brand.zone, to_us(end) - 10**6 * sum(steps_s))
+        features = features_of(brand)
+        table = FeatureTable(brand.zone, to_us(end) - 10**6 * sum(steps_s), features)
         size = len(events) // len(steps_s) + 1
         for number, step_s in enumerate(steps_s):
-            table.apply(EventColumns.of(events[number * size : (number + 1) * size]))
+            part = events[number * size : (number + 1) * size]
+            table.apply(EventColumns.of(part, features))
             table.advance(table.now_us + 10**6 * step_s)
         players = {event.player_id for event in events if event.occurred_at <= end}
         expected = {
-            player: features_of([e for e in events if e.player_id == player], brand, end)
+            player: features_by_definition([e for e in events if e.player_id == player], brand, end)
             for player in players
         }
         assert _live(table) == expected

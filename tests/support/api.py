@@ -28,6 +28,7 @@ from deployments.api.services import Check, Services
 from tests.support.builders import NOON, a_brand
 from tests.support.clock import Clock
 from tests.support.local_shards import LocalShards
+from tests.support.own_measures import OWN
 from tests.support.owners import an_owner
 
 KEY = "crm_a-key-of-the-tests"
@@ -125,7 +126,8 @@ async def an_api(
     rates: Rates | None = None,
 ) -> AsyncIterator[Api]:
     """An API over brands demo and other; `shards` instead of real ones, if given."""
-    brands = {brand.id: brand for brand in (a_brand(), a_brand(id="other", name="Other"))}
+    other = a_brand(id="other", name="Other", measures=OWN)
+    brands = {brand.id: brand for brand in (a_brand(), other)}
     clock, log, vault = Clock(NOON), MemoryEventLog(), FileKeyVault(b"k" * 32)
     quarantine, keys, clusters = MemoryQuarantine(), MemoryKeys(KEY), MemoryClusterStore()
     async with an_owner(log, clock, brands=brands) as owner:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
+from fractions import Fraction
+from math import floor
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
+from crm.domain.own_measures import OwnMeasure
 from crm.domain.times import to_us
 
 _WINDOW_DAYS = {"7d": 7, "14d": 14, "30d": 30, "35d": 35, "90d": 90}
@@ -64,9 +68,13 @@ def features_of(events: Iterable[LoggedEvent], brand: Brand, as_of: datetime) ->
     values: Values = {}
     for window in _SHOWN:
         found = {**totals[window], **_derived(totals[window])}
+        found |= _own([e for e in past if _is_inside(e, window, brand, as_of)], brand)
         if window == "24h":
-            for name in ("active_days", "deposit_days", "bet_days", "deposits_per_deposit_day"):
-                del found[name]
+            found = {
+                name: value
+                for name, value in found.items()
+                if not name.endswith(("_days", "deposits_per_deposit_day"))
+            }
         values |= {f"{name}_{window}": value for name, value in found.items()}
     return values | _trends(totals) | _times(past, as_of)
 
@@ -113,6 +121,47 @@ def _totals(inside: Sequence[LoggedEvent], brand: Brand) -> Totals:
         by = [e for e in inside if _named(e, "method", _METHODS) == method]
         found[f"{method}_deposit_count"] = sum(1 for e in by if e.type == "deposit.completed")
     return found
+
+
+def _own(inside: Sequence[LoggedEvent], brand: Brand) -> Values:
+    """What the brand's own measures come to."""
+    found: Values = {}
+    for measure in brand.measures:
+        values = [(e, _added(measure, e)) for e in inside if e.type in measure.event_types]
+        counted = [(event, value) for event, value in values if value is not None]
+        total = sum(value for _, value in counted)
+        match measure.aggregate:
+            case "count":
+                found[f"{measure.name}_count"] = len(counted)
+            case "sum":
+                found[f"{measure.name}_sum"] = total
+            case "mean":
+                found[f"mean_{measure.name}"] = _ratio(total, len(counted))
+            case "days":
+                found[f"{measure.name}_days"] = len({event.local_day for event, _ in counted})
+    return found
+
+
+def _added(measure: OwnMeasure, event: LoggedEvent) -> int | None:
+    """What one event adds: exact fractions, rounded half away from zero."""
+    properties = _fractions(event.properties)
+    for name, allowed in measure.where:
+        stated = properties.get(name)
+        wanted = [_fractions(value) for value in allowed]
+        if not any(type(one) is type(stated) and one == stated for one in wanted):
+            return None
+    if measure.property_name is None:
+        return 1
+    value = properties.get(measure.property_name)
+    if not isinstance(value, Fraction):
+        return None
+    size = floor(abs(value) * 10**measure.decimals + Fraction(1, 2))
+    return None if size > 10**15 else size if value > 0 else -size
+
+
+def _fractions(text: str) -> Any:
+    """JSON with exact numbers."""
+    return json.loads(text, parse_float=Fraction, parse_int=Fraction)
 
 
 def _derived(of: Totals) -> Values:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from crm.domain.brands import Brand
 from crm.domain.events import IncomingEvent, LoggedEvent
 from tests.support.builders import a_brand, a_door
+from tests.support.own_measures import OWN, TAGS, VALUES
 
 ZONES = ("UTC", "Europe/Lisbon", "America/Sao_Paulo", "America/Los_Angeles", "Australia/Lord_Howe",
          "Africa/Cairo", "America/Havana", "Asia/Kathmandu")  # fmt: skip
@@ -23,6 +24,7 @@ TYPES = (
     *(f"message.{what}" for what in ("sent", "delivered", "opened", "clicked", "bounced",
                                      "complained", "unsubscribed")),
 )  # fmt: skip
+_COUNTED = {event_type for measure in OWN for event_type in measure.event_types}
 _WITH_AMOUNT = {t for t in TYPES if t.split(".")[0] in {"bet", "deposit", "withdrawal", "bonus"}}
 # now, near the days on which clocks change somewhere; at some hours the local day is another
 ENDS = tuple(
@@ -46,8 +48,10 @@ _EDGES = st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(mi
 
 @st.composite
 def brands(draw: st.DrawFn) -> Brand:
-    """A brand somewhere in the world."""
-    return a_brand(time_zone=draw(st.sampled_from(ZONES)))
+    """A brand somewhere in the world, with or without measures of its own."""
+    return a_brand(
+        time_zone=draw(st.sampled_from(ZONES)), measures=draw(st.sampled_from([(), OWN[:1], OWN]))
+    )
 
 
 @cache
@@ -102,6 +106,8 @@ def _properties(draw: st.DrawFn, type_: str) -> dict[str, object]:
         found["method"] = draw(_METHODS)
     if type_.startswith("session."):
         found["duration_s"] = draw(_SECONDS)
+    if type_ in _COUNTED:
+        found |= {"x": draw(st.sampled_from(VALUES)), "tag": draw(st.sampled_from(TAGS))}
     return {name: value for name, value in found.items() if value is not ...}
 
 

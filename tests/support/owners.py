@@ -9,7 +9,6 @@ from datetime import datetime
 
 from crm.adapters.memory import MemoryFiles
 from crm.domain.brands import Brand
-from crm.domain.features import FEATURES
 from crm.domain.ports import EventLog, Files, Past
 from crm.domain.shards import SHARDS
 from crm.services.shard_owner import ShardOwner, Stores
@@ -49,7 +48,7 @@ async def features_of_all(owner: ShardOwner, brand: str = "demo") -> dict[str, d
     """Every feature that is not missing, by player: raw integers."""
     table = await owner.table(brand)
     found: dict[str, dict[str, int]] = {player: {} for player in table.player_ids}
-    for name in FEATURES:
+    for name in table.features.features:
         values, missing = table.column(name)
         for row, player in enumerate(table.player_ids):
             if missing is None or not missing[row]:

@@ -7,7 +7,6 @@ from datetime import datetime
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.recount import PostgresRecount
 from crm.domain.brands import Brand
-from crm.domain.features import FEATURES
 from crm.domain.ports import Columns
 from crm.domain.shards import SHARDS
 
@@ -36,11 +35,11 @@ def by_player(columns: Columns) -> Features:
 
 
 def differences(found: Features, expected: Features) -> list[str]:
-    """Every player or feature that is not the same, as a line; names are the feature list's."""
+    """Every player or feature that is not the same, as a line."""
     lines = [f"{player}: on one side only" for player in found.keys() ^ expected.keys()]
     return lines + [
         f"{player}.{name}: {found[player].get(name)}, not {expected[player].get(name)}"
         for player in found.keys() & expected.keys()
-        for name in FEATURES
+        for name in sorted(found[player].keys() | expected[player].keys())
         if found[player].get(name) != expected[player].get(name)
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -29,6 +31,7 @@ from crm.domain.clustering import (
     nearest,
 )
 from crm.domain.errors import ClustersNotFound, PlayerNotFound
+from crm.domain.features import FEATURES
 from crm.domain.ports import Columns, PlayerFeatures
 from crm.domain.rule_text import parse
 from crm.domain.segments import compile_mask
@@ -37,6 +40,7 @@ from pipelines.cluster_inputs import Request, needed_features, prepare
 from pipelines.cluster_report import Trained, describe
 from pipelines.cluster_search import Attempt, Candidate, attempts_for, choose, fit
 from pipelines.clustering import check_export, export
+from tests.support.own_measures import OWN
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 BRAND = Brand("demo", "Demo", Currency("EUR", 2), "UTC", date(2020, 1, 1), "PT", ("casino",))
@@ -113,7 +117,7 @@ def test_minibatch_k_means_finds_the_kinds_too() -> None:
 def test_assigning_the_trained_players_gives_their_clusters_again(model: Trained) -> None:
     columns = three_kinds()
     values = np.column_stack(
-        [in_units(name, columns.values[name], None, BRAND.currency) for name in PLAY]
+        [in_units(FEATURES[name], columns.values[name], None, BRAND.currency) for name in PLAY]
     )
     assert (assign(model.model, values) == model.labels).all()
     raw = {name: int(columns.values[name][2]) for name in columns.values}
@@ -172,7 +176,52 @@ def test_a_condition_on_a_missing_value_is_false() -> None:
 
 def test_money_in_a_rule_is_written_in_major_units() -> None:
     condition = Condition("stake_amount_7d", at_least=True, bound=123_450)
-    assert condition.text(BRAND.currency) == "stake_amount_7d >= 1234.50"
+    assert condition.text(BRAND) == "stake_amount_7d >= 1234.50"
+
+
+CASHING = replace(BRAND, measures=OWN[:1])
+
+
+def cashing_out() -> Columns:
+    """Players who cash out at about 1.20, and at about 8; every fourth never did."""
+    players = 240
+    rng = np.random.default_rng(3)
+    late = np.arange(players) % 2 == 0
+    columns = three_kinds(players)
+    mean = np.where(late, 800, 120) + rng.integers(-9, 10, players)
+    never = {"mean_cashout_lifetime": np.arange(players) % 4 == 3}
+    return Columns(
+        NOW, columns.player_ids, {**columns.values, "mean_cashout_lifetime": mean},
+        {**columns.missing, **never},
+    )  # fmt: skip
+
+
+def test_players_are_clustered_by_an_own_feature_in_its_units() -> None:
+    request = Request(CASHING, k=2, features=("mean_cashout_lifetime",))
+    model = trained(cashing_out(), request).model
+    means = sorted(one.means["mean_cashout_lifetime"] for one in model.clusters)
+    assert means[0] < 1.4
+    assert means[1] == pytest.approx(8.0, abs=0.1)
+    rules = [one.rule for one in model.clusters if one.rule is not None]
+    assert rules
+    for rule in rules:
+        assert re.search(r"mean_cashout_lifetime (>=|<) \d+\.\d\d$", rule), rule
+        parse(rule, CASHING)
+    late = max(model.clusters, key=lambda one: one.means["mean_cashout_lifetime"]).id
+    assert assign_player(model, {"mean_cashout_lifetime": 790}) == late
+    assert assign_player(model, {"mean_cashout_lifetime": 110}) != late
+
+
+async def test_clusters_by_a_measure_that_is_gone_can_still_be_read() -> None:
+    request = Request(CASHING, k=2, features=("mean_cashout_lifetime",))
+    model = trained(cashing_out(), request).model
+    store = MemoryClusterStore()
+    await store.add(msgspec.json.decode(msgspec.json.encode(model), type=type(model)))
+    (one, *_) = await list_clusters(store, BRAND.id)
+    assert one.means["mean_cashout_lifetime"].unit == "number"
+    assert assign_player(model, {}) == model.default_cluster
+    with pytest.raises(CannotCluster, match="no such feature"):
+        needed_features(replace(request, brand=BRAND))
 
 
 def test_names_say_what_a_cluster_has_against_the_average() -> None:

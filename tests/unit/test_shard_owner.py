@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from crm.domain.errors import (
     ShardsWarming,
 )
 from crm.domain.events import LoggedEvent
+from crm.domain.own_measures import OwnMeasure
 from crm.domain.ports import Appended
 from crm.domain.shards import SHARDS
 from crm.services import shard_owner, shard_snapshots
@@ -26,6 +28,7 @@ from crm.services.shard_owner import ShardOwner, Stores
 from crm.services.shard_snapshots import ShardSnapshot
 from tests.support.builders import NOON, a_brand, a_door, a_logged_event, an_event
 from tests.support.clock import Clock
+from tests.support.own_measures import OWN
 from tests.support.owners import an_owner, features_of_all
 from tests.support.wait import wait_for_async
 
@@ -435,6 +438,72 @@ async def test_a_snapshot_of_another_list_of_features_is_replaced_by_the_log(
     async with an_owner(log, noon, files=files, name="successor") as successor:
         assert await _bets(successor) == before
         assert log.replayed == 90
+
+
+def _cashouts(count: int) -> list[LoggedEvent]:
+    return [
+        a_logged_event(
+            event_id=f"won{n}",
+            type="bet.settled",
+            player_id=f"p{n % 3}",
+            properties={"result": "won", "x": 1.5},
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "replayed"),
+    [
+        (OWN[:1], OWN[:1], 3),
+        (OWN[:2], OWN[:1], 3),  # one is gone: the others stay readable
+        (OWN[:2], (), 3),
+        ((OWN[1], OWN[0]), OWN[:2], 3),
+        ((), OWN[:1], 9),  # one is new: no zero is served for what was before
+        (OWN[:1], (OWN[1], OWN[0]), 9),
+        ((replace(OWN[0], decimals=1),), OWN[:1], 9),  # the name alone is not enough
+    ],
+)
+async def test_a_snapshot_is_read_if_it_has_every_measure_of_today(
+    noon: Clock,
+    before: tuple[OwnMeasure, ...],
+    after: tuple[OwnMeasure, ...],
+    replayed: int,
+) -> None:
+    log, files = CountedLog(), MemoryFiles()
+    events = _cashouts(9)
+    then, now = ({"demo": a_brand(measures=measures)} for measures in (before, after))
+    async with an_owner(log, noon, files=files, brands=then) as former:
+        await _append(former, *events[:6])
+        for shard in {event.shard for event in events}:
+            await former.snapshot(shard)
+        await _append(former, *events[6:])
+    async with an_owner(log, noon, files=files, brands=now) as successor:
+        found = await features_of_all(successor)
+        assert log.replayed == replayed
+        for player in ("p0", "p1", "p2"):
+            assert found[player]["win_count_lifetime"] == 3
+            if after:
+                assert found[player]["mean_cashout_lifetime"] == 150
+            if len(after) == 2:
+                assert found[player]["spin_x_sum_lifetime"] == 0
+
+
+async def test_an_older_snapshot_that_has_a_measure_is_read_before_the_whole_log(
+    noon: Clock,
+) -> None:
+    log, files = CountedLog(), MemoryFiles()
+    events = _cashouts(9)
+    for part, measures in ((events[:3], OWN[:1]), (events[3:6], ()), (events[6:], OWN[:1])):
+        brands = {"demo": a_brand(measures=measures)}
+        log.replayed = 0
+        async with an_owner(log, noon, files=files, brands=brands) as owner:
+            await _append(owner, *part)
+            for shard in {event.shard for event in events}:
+                await owner.snapshot(shard)
+            found = await features_of_all(owner)
+    assert found["p0"]["mean_cashout_lifetime"] == 150
+    assert log.replayed == 3
 
 
 async def test_a_former_owners_snapshot_is_not_believed(noon: Clock) -> None:
