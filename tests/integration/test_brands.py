@@ -10,6 +10,7 @@ from crm.adapters.postgres.events import PostgresEventLog
 from crm.domain.brands import Brand, Currency
 from crm.domain.errors import BrandChanged
 from tests.support.builders import NOON, a_brand, a_logged_event
+from tests.support.own_measures import OWN
 from tests.support.owners import an_owner
 
 
@@ -34,6 +35,15 @@ async def test_a_brand_with_events_keeps_its_currency_and_its_days(
     assert await has_events(dsn, "demo")
     with pytest.raises(BrandChanged, match="demo"):
         await register(dsn, {"demo": a_brand(**changed)})
+
+
+async def test_a_brand_with_events_may_get_and_lose_measures_of_its_own(dsn: str) -> None:
+    await register(dsn, {"demo": a_brand()})
+    await _take_an_event(dsn)
+    for measures in (OWN, OWN[:1], ()):
+        brands = {"demo": a_brand(measures=measures)}
+        await register(dsn, brands)
+        assert await registered(dsn, brands) == brands
 
 
 async def test_a_brand_with_events_cannot_leave_the_configuration(dsn: str) -> None:
