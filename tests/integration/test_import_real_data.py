@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from configs.brands import load_brands
+from crm.domain.event_columns import EventColumns
+from crm.domain.feature_list import features_of
+from crm.domain.feature_table import FeatureTable
+from crm.domain.times import to_us
 from pipelines.chunks import choose_brand, load_mapping, plan
 from pipelines.imports import Report, import_files
 from tests.support.imports import RememberingShards, in_process, stores
@@ -47,6 +53,33 @@ def test_bustabit_comes_in_whole_and_its_damaged_copy_changes_nothing(tmp_path: 
         "conflict": 49_990, "spreadsheet_error": 8, "not_utf8": 2,
     }  # fmt: skip
     assert shards.events == before
+
+
+def test_the_mean_cash_out_of_every_player_is_that_of_the_file(tmp_path: Path) -> None:
+    won = (
+        pl.read_csv(BETS, infer_schema=False)
+        .filter(pl.col("CashedOut") != "NA")
+        .group_by("Username")
+        .agg((pl.col("CashedOut").str.to_decimal(scale=2).sum() * 100).cast(pl.Int64), pl.len())
+    )
+    expected = {player: round(total / count) for player, total, count in won.iter_rows()}
+    assert (sum(won["CashedOut"]), len(won), expected["xrnath"]) == (48_462_77, 3_404, 1_08)
+
+    shards = RememberingShards()
+    run(shards, tmp_path, "bustabit", BETS)
+    bustabit = load_brands(CLONE / "configs" / "brands")["bustabit"]
+    features = features_of(bustabit)
+    table = FeatureTable(bustabit.zone, to_us(datetime(2016, 12, 11, tzinfo=UTC)), features)
+    table.apply(EventColumns.of(list(shards.events.values()), features))
+    values, missing = table.column("mean_cashout_lifetime")
+    assert missing is not None
+    found = {
+        player: int(value)
+        for player, value, gone in zip(table.player_ids, values, missing, strict=True)
+        if not gone
+    }
+    assert found == expected
+    assert len(table) - len(found) == 4_149 - 3_404
 
 
 def test_the_damaged_copy_comes_into_an_empty_brand_but_for_ten_rows(tmp_path: Path) -> None:
