@@ -118,7 +118,7 @@ async def test_an_adoption_keeps_off_the_writers_connection(log: SlowLog, noon: 
 
     async with an_owner(log, noon, name="former") as former:
         await _append(former, _events(PLAYERS))
-    stores = Stores(Writer(), Writer(), log, MemoryFiles())
+    stores = Stores(Writer(), Writer(), log, log, MemoryFiles())
     owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon)
     await owner.adopt(ALL, released=True)
     assert await _bets(owner) == {f"p{n}": 1 for n in range(PLAYERS)}
