@@ -109,7 +109,22 @@ class FeatureTable:
             of_moment = kinds[events.kinds]
             np.minimum.at(self._first[index], rows[of_moment], events.at[of_moment])
             np.maximum.at(self._last[index], rows[of_moment], events.at[of_moment])
-        cells, event = events.cells(rows, self._zone)
+        self._count(events, *events.cells(rows, self._zone))
+
+    def backfill(self, events: EventColumns, measures: Sequence[int]) -> Mask:
+        """Count events of before by some measures alone, which the table lacked when they came.
+
+        Returns which of the events the table's clock has not reached: these are not counted.
+        """
+        ahead = events.at > self.now_us
+        due = events.take(~ahead)
+        cells, event = due.cells(self._rows(due.player_ids, due.shards), self._zone)
+        lacked = np.isin(cells.measures, measures)
+        self._count(due, cells.take(lacked), event[lacked])
+        return ahead
+
+    def _count(self, events: EventColumns, cells: Cells, event: Ints) -> None:
+        """File what events add; `event` is the place of each cell's."""
         counts = self._count_once_a_day(cells, events.days[event])
         self._file(cells.take(counts), events.days[event[counts]], events.at[event[counts]])
 
@@ -338,19 +353,20 @@ class FeatureTable:
         return self._shard.nbytes + columns + ledgers + windows
 
     def load(self, shard: int, part: TableSlice) -> None:
-        """Take in a slice of players not here yet; it may be of another list of features.
+        """Add a slice to what is here of its players; it may be of another list of features.
 
         What it says of measures that are not ours is left out. Of ours that it lacks
-        (`features.lacking`) nothing is known then: the caller must not let their zeros be read.
+        (`features.lacking`) nothing is known then: see `backfill`.
         """
         ours = self.features.places(part.measures)
         kept = np.flatnonzero(ours >= 0)
         players = len(part.player_ids)
         rows = self._rows(part.player_ids, np.full(players, shard))
         lifetime = _int64(part.lifetime, (len(ours), players))
-        self._lifetime[ours[kept][:, np.newaxis], rows] = lifetime[kept]
-        self._first[:, rows] = _int64(part.first, (len(MOMENTS), players))
-        self._last[:, rows] = _int64(part.last, (len(MOMENTS), players))
+        self._lifetime[ours[kept][:, np.newaxis], rows] += lifetime[kept]
+        shape = (len(MOMENTS), players)
+        self._first[:, rows] = np.minimum(self._first[:, rows], _int64(part.first, shape))
+        self._last[:, rows] = np.maximum(self._last[:, rows], _int64(part.last, shape))
         player, day, measure = _int64(part.once, (3, -1))
         known = ours[measure] >= 0
         self._once.add(rows[player[known]], day[known], ours[measure[known]])

@@ -6,12 +6,13 @@ Starting, taking over after a death, and a planned move are all this.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
 from crm.domain.errors import LogGap
 from crm.domain.ports import Claim, EventLog, Files, Past
+from crm.services.measure_backfill import MeasureBackfill
 from crm.services.shard_snapshots import ShardSnapshot
 from crm.services.shard_tables import ShardTables
 
@@ -21,10 +22,13 @@ log = structlog.get_logger(__name__)
 class Adoption:
     """Brings claimed shards into `tables`, with every event up to the seq of their claims."""
 
-    def __init__(self, claims: Mapping[int, Claim], tables: ShardTables) -> None:
+    def __init__(
+        self, claims: Mapping[int, Claim], tables: ShardTables, backfill: MeasureBackfill
+    ) -> None:
         self.claims = claims
         self.tables = tables
         self.snapshot_seqs: dict[int, int] = {}
+        self._backfill = backfill
         self._heads = dict.fromkeys(claims, 0)
 
     async def run(self, history: EventLog, past: Past, files: Files) -> int:
@@ -32,26 +36,23 @@ class Adoption:
 
         Raises LogGap unless the log holds each number just once.
         """
-        await self._load(history, files)
+        await self._load(history, past, files)
         return await self._replay(past)
 
-    async def _load(self, history: EventLog, files: Files) -> None:
-        """Load the newest readable snapshot of each shard; without one the replay is longer."""
-        for found in await history.snapshots(list(self.claims)):
-            if self._heads[found.shard]:
-                continue
-            try:
-                snapshot = await asyncio.to_thread(_read, files, found.name)
-            except (OSError, ValueError) as error:
-                log.warning("snapshot_unreadable", name=found.name, error=type(error).__name__)
-                continue
-            if lacking := self.tables.lacking(snapshot):
-                # BACKFILL: an older snapshot may have them; else the whole log is replayed. In
-                # place of both, these measures alone can be built up to `snapshot.seq`.
-                log.info("snapshot_lacks_measures", shard=found.shard, measures=lacking)
-                continue
+    async def _load(self, history: EventLog, past: Past, files: Files) -> None:
+        """Load the newest snapshots, and count what they lack; without one the replay is longer."""
+        lacking: dict[int, ShardSnapshot] = {}
+        async for snapshot in newest_snapshots(history, files, list(self.claims)):
             self.tables.load(snapshot)
-            self._heads[found.shard] = self.snapshot_seqs[found.shard] = snapshot.seq
+            self._heads[snapshot.shard] = self.snapshot_seqs[snapshot.shard] = snapshot.seq
+            if self.tables.lacking(snapshot):
+                lacking[snapshot.shard] = snapshot
+        if lacking:
+            wanted = {shard: self.tables.lacking(s) for shard, s in lacking.items()}
+            upto = {shard: snapshot.seq for shard, snapshot in lacking.items()}
+            await self._backfill.count(past, wanted, upto)
+            for snapshot in lacking.values():
+                self._backfill.finish(snapshot, self.tables)
 
     async def _replay(self, past: Past) -> int:
         """Apply the log above the snapshots, which must hold each number up to the claim once."""
@@ -71,6 +72,23 @@ class Adoption:
         if broken:
             raise LogGap(f"the log of shards {broken} lacks events that were acknowledged")
         return replayed
+
+
+async def newest_snapshots(
+    history: EventLog, files: Files, shards: Sequence[int]
+) -> AsyncIterator[ShardSnapshot]:
+    """Yield the newest readable snapshot of each shard that has one."""
+    done: set[int] = set()
+    for found in await history.snapshots(shards):
+        if found.shard in done:
+            continue
+        try:
+            snapshot = await asyncio.to_thread(_read, files, found.name)
+        except (OSError, ValueError) as error:
+            log.warning("snapshot_unreadable", name=found.name, error=type(error).__name__)
+            continue
+        done.add(found.shard)
+        yield snapshot
 
 
 def _read(files: Files, name: str) -> ShardSnapshot:

@@ -27,7 +27,8 @@ from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
 from crm.domain.ports import Appended, EventLog, Files, Past, SnapshotName
 from crm.domain.times import to_us
-from crm.services.shard_adoption import Adoption
+from crm.services.measure_backfill import MeasureBackfill
+from crm.services.shard_adoption import Adoption, newest_snapshots
 from crm.services.shard_snapshots import ShardSnapshot
 from crm.services.shard_tables import ShardTables
 from crm.services.write_queue import WriteQueue
@@ -78,6 +79,7 @@ class ShardOwner:
         self._arriving: dict[int, int] = {}  # epochs of shards that are claimed, not yet served
         self._tables = ShardTables(brands, now)
         self._snapshot_seqs: dict[int, int] = {}
+        self._backfill = MeasureBackfill(ShardTables(brands, now))
         self._queue = WriteQueue()
         self._moving = asyncio.Lock()
         self.lost_all = asyncio.Event()
@@ -104,7 +106,8 @@ class ShardOwner:
             claimed = _loop_time()
             self._arriving = {shard: claim.epoch for shard, claim in claims.items()}
             try:
-                adoption = Adoption(claims, ShardTables(self._brands, self._now))
+                tables = ShardTables(self._brands, self._now)
+                adoption = Adoption(claims, tables, self._backfill)
                 replayed = await adoption.run(stores.history, stores.past, stores.files)
                 if not released and any(claim.epoch > 1 for claim in claims.values()):
                     await self._sleep(max(0.0, claimed + LEASE_S - _loop_time()))
@@ -112,6 +115,19 @@ class ShardOwner:
             finally:
                 self._arriving = {}
         log.info("shards_ready", owner=self.name, shards=len(wanted), replayed=replayed)
+
+    async def prepare(self, shards: Sequence[int]) -> None:
+        """Count, ahead of an adoption, what the shards' snapshots lack of this owner's measures.
+
+        Whoever serves them goes on meanwhile; the adoption counts only what has come since.
+        """
+        async with self._moving:
+            stores = self._stores
+            snapshots = newest_snapshots(stores.history, stores.files, shards)
+            found = {s.shard: self._tables.lacking(s) async for s in snapshots}
+            await self._backfill.count(
+                stores.past, {s: lacks for s, lacks in found.items() if lacks}
+            )
 
     async def _serve(self, adoption: Adoption) -> None:
         """Serve what has arrived: each shard whole between two awaits, the first all at once."""

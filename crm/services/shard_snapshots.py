@@ -18,6 +18,7 @@ from crm.domain.features import DAYS_OF_WINDOW, HIDDEN_DAYS, HOURS_OF_24H, MOMEN
 _FRAME = blake2b(
     repr((MOMENTS, DAYS_OF_WINDOW, HIDDEN_DAYS, HOURS_OF_24H)).encode(), digest_size=8
 ).digest()
+Lacking = Mapping[str, tuple[int, ...]]  # by brand: places of measures in the list of today
 _MAGIC = b"crmshard3" + _FRAME
 
 
@@ -29,13 +30,14 @@ class ShardSnapshot(msgspec.Struct, array_like=True):
     now_us: int
     brands: dict[str, TableSlice]
 
-    def lacking(self, brands: Mapping[str, Brand]) -> list[str]:
+    def lacking(self, brands: Mapping[str, Brand]) -> Lacking:
         """Return the measures, by brand, that are in the lists of today and not in here."""
-        return [
-            f"{brand}.{name}"
+        lists = {brand: features_of(brands[brand]) for brand in self.brands}
+        found = {
+            brand: tuple(lists[brand].index[name] for name in lists[brand].lacking(part.measures))
             for brand, part in self.brands.items()
-            for name in features_of(brands[brand]).lacking(part.measures)
-        ]
+        }
+        return {brand: measures for brand, measures in found.items() if measures}
 
     def encode(self) -> bytes:
         """Return the file's bytes."""

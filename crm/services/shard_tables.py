@@ -13,7 +13,7 @@ from crm.domain.events import LoggedEvent
 from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
 from crm.domain.times import to_us
-from crm.services.shard_snapshots import ShardSnapshot
+from crm.services.shard_snapshots import Lacking, ShardSnapshot
 
 MANY_DEAD = 4096  # rows: a table with fewer of them, or fewer than players, stays as it is
 
@@ -90,9 +90,30 @@ class ShardTables:
             if brand in self._copies:
                 self._copies[brand].apply(columns)
 
-    def lacking(self, snapshot: ShardSnapshot) -> list[str]:
-        """Return the measures of today that a snapshot knows nothing of: it cannot be loaded."""
+    def lacking(self, snapshot: ShardSnapshot) -> Lacking:
+        """Return the measures of today that a snapshot knows nothing of."""
         return snapshot.lacking(self._brands)
+
+    def backfill(
+        self, events: Sequence[LoggedEvent], lacking: Mapping[int, Lacking]
+    ) -> list[LoggedEvent]:
+        """Count events by what their shards lack; return those that the clock has not reached."""
+        grouped: dict[tuple[str, tuple[int, ...]], list[LoggedEvent]] = {}
+        for event in events:
+            measures = lacking[event.shard].get(event.brand, ())
+            if self._matter(event, measures):
+                grouped.setdefault((event.brand, measures), []).append(event)
+        left = []
+        for (brand, measures), counted in grouped.items():
+            table = self.of(brand)
+            ahead = table.backfill(EventColumns.of(counted, table.features), measures)
+            left += [counted[place] for place in np.flatnonzero(ahead).tolist()]
+        return left
+
+    def _matter(self, event: LoggedEvent, measures: Sequence[int]) -> bool:
+        """Return whether one of the measures may count the event."""
+        types = [self.of(event.brand).features.measures[place].event_types for place in measures]
+        return any(not of or event.type in of for of in types)
 
     def load(self, snapshot: ShardSnapshot) -> None:
         """Take in a shard that is not here yet, as its snapshot has it."""

@@ -1,0 +1,177 @@
+"""Laws of new measures: an owner that learns of one late knows what it would have known always."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crm.adapters.memory import MemoryEventLog, MemoryFiles
+from crm.domain.brands import Brand
+from crm.domain.event_columns import EventColumns
+from crm.domain.events import LoggedEvent
+from crm.domain.feature_list import features_of
+from crm.domain.feature_table import FeatureTable, TableSlice
+from crm.domain.own_measures import OwnMeasure
+from crm.domain.shards import SHARDS
+from crm.domain.times import to_us
+from crm.services.measure_backfill import MeasureBackfill
+from crm.services.shard_owner import ShardOwner, Stores
+from tests.support.clock import Clock
+from tests.support.histories import ENDS, brands, histories
+from tests.support.own_measures import OWN
+
+Part = tuple[Sequence[LoggedEvent], float]  # events, and seconds that pass after them
+
+
+@dataclass(frozen=True)
+class Case:
+    """A brand that gets other measures; what happens before, while they are counted, and after."""
+
+    brand: Brand
+    then: tuple[OwnMeasure, ...]
+    now: tuple[OwnMeasure, ...]
+    begin: datetime
+    parts: tuple[Part, Part, Part]
+    prepared: bool
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> Case:
+    brand, end = draw(brands()), draw(st.sampled_from(ENDS))
+    events = draw(histories(brand, end, max_size=30))
+    cuts = sorted(draw(st.lists(st.integers(0, len(events)), min_size=2, max_size=2)))
+    pause = st.sampled_from([0.0, 1.0, 200.0, 3_600.0, 90_000.0])
+    parts = (events[: cuts[0]], events[cuts[0] : cuts[1]], events[cuts[1] :])
+    measures = st.lists(st.sampled_from(OWN), unique=True).map(tuple)
+    return Case(
+        brand=brand,
+        then=draw(measures),
+        now=draw(measures),
+        begin=end - timedelta(seconds=draw(st.sampled_from([0, 300, 86_400]))),
+        parts=tuple((part, draw(pause)) for part in parts),  # type: ignore[arg-type]  # three of three
+        prepared=draw(st.booleans()),
+    )
+
+
+async def _no_pause(_s: float) -> None:
+    """Nobody of these tests is misled by a former owner."""
+
+
+def _owner(
+    case: Case, measures: tuple[OwnMeasure, ...], stores: Stores, clock: Clock
+) -> ShardOwner:
+    brand = replace(case.brand, measures=measures)
+    return ShardOwner("owner", {brand.id: brand}, stores, clock, _no_pause)
+
+
+async def _play(case: Case) -> tuple[dict[int, TableSlice], datetime]:
+    """One owner with the measures of then hands its shards to one with those of now."""
+    log, files, clock = MemoryEventLog(), MemoryFiles(), Clock(case.begin)
+    stores = Stores(log, log, log, log, files)
+    before, after = (_owner(case, measures, stores, clock) for measures in (case.then, case.now))
+    await before.adopt(range(SHARDS))
+    writing = asyncio.create_task(before.write_forever())
+    first, second, third = case.parts
+    shards = sorted({event.shard for events, _ in case.parts for event in events})
+    await _append(before, first, clock)
+    for shard in shards:
+        await before.snapshot(shard)
+    if case.prepared:
+        await after.prepare(shards)
+    await _append(before, second, clock)
+    await before.release(range(SHARDS))
+    writing.cancel()
+    await after.adopt(range(SHARDS), released=True)
+    writing = asyncio.create_task(after.write_forever())
+    await _append(after, third, clock)
+    table = await after.table(case.brand.id)
+    writing.cancel()
+    return {shard: table.export(shard) for shard in shards}, clock()
+
+
+async def _append(owner: ShardOwner, part: Sequence[LoggedEvent], clock: Clock) -> None:
+    events, pause_s = part
+    for event in events:
+        assert await owner.append([[event]]) == [["accepted"]]
+    clock.move(seconds=pause_s)
+
+
+def _always(case: Case, at: datetime) -> FeatureTable:
+    brand = replace(case.brand, measures=case.now)
+    table = FeatureTable(brand.zone, to_us(at), features_of(brand))
+    events = [event for events, _ in case.parts for event in events]
+    table.apply(EventColumns.of(events, table.features))
+    return table
+
+
+@given(_cases())
+def test_measures_that_come_later_are_what_they_would_have_been_from_the_first_event(
+    case: Case,
+) -> None:
+    found, at = asyncio.run(_play(case))
+    always = _always(case, at)
+    assert found == {shard: always.export(shard) for shard in found}
+
+
+def _forgets_those_that_waited(patch: pytest.MonkeyPatch) -> None:
+    whole = MeasureBackfill._add
+
+    def add(self: MeasureBackfill, events: Sequence[LoggedEvent]) -> None:
+        whole(self, events)
+        for waiting in self._waiting.values():
+            waiting.clear()
+
+    patch.setattr(MeasureBackfill, "_add", add)
+
+
+def _counts_what_the_snapshot_keeps_for_later(patch: pytest.MonkeyPatch) -> None:
+    whole = MeasureBackfill.finish
+
+    def finish(self: MeasureBackfill, snapshot: object, tables: object) -> None:
+        for part in snapshot.brands.values():  # type: ignore[attr-defined]  # a snapshot
+            part.ahead = []
+        whole(self, snapshot, tables)  # type: ignore[arg-type]  # of the same types
+
+    patch.setattr(MeasureBackfill, "finish", finish)
+
+
+def _begins_again_what_was_prepared(patch: pytest.MonkeyPatch) -> None:
+    whole = MeasureBackfill.count
+
+    async def count(self: MeasureBackfill, *args: object, **kwargs: object) -> None:
+        self._seqs = dict.fromkeys(self._seqs, 0)
+        await whole(self, *args, **kwargs)  # type: ignore[arg-type]  # of the same types
+
+    patch.setattr(MeasureBackfill, "count", count)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [_forgets_those_that_waited, _counts_what_the_snapshot_keeps_for_later,
+     _begins_again_what_was_prepared],
+    ids=lambda plant: plant.__name__.strip("_"),
+)  # fmt: skip
+def test_a_planted_bug_is_found(plant: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hypothesis import HealthCheck, Phase, settings
+
+    assert callable(plant)
+    plant(monkeypatch)
+
+    @settings(
+        max_examples=1_500, phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        deadline=None, database=None, derandomize=True,
+    )  # fmt: skip
+    @given(_cases())
+    def check(case: Case) -> None:
+        found, at = asyncio.run(_play(case))
+        always = _always(case, at)
+        assert found == {shard: always.export(shard) for shard in found}
+
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        check()
