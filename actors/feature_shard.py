@@ -78,6 +78,11 @@ class FeatureShard:
         return _state(owner)
 
     @ray.method
+    async def prepare(self, shards: Sequence[int]) -> None:
+        """Count what these shards' snapshots lack of this owner's measures, ahead of adopting."""
+        await self._ready().prepare(shards)
+
+    @ray.method
     async def release(self, shards: Sequence[int]) -> list[int]:
         """Stop owning these shards, after a snapshot of each; return those that were owned."""
         return await self._ready().release(shards)

@@ -238,6 +238,17 @@ class Owners:
 
     # --- moving ---------------------------------------------------------------------------------
 
+    async def prepare(self, number: int, shards: Set[int]) -> None:
+        """Have a slot's owner count what it will lack of shards; without that their move is longer.
+
+        It is asked while the former owner serves them.
+        """
+        slot = self.slots[number]
+        try:
+            await self._answer(number, slot, slot.handle.prepare.remote(sorted(shards)))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the adoption does it again
+            log.warning("prepare_failed", owner=slot.name, error=reason(error))
+
     async def move(self, shards: Set[int], source: int, target: int) -> float:
         """Hand shards over from slot to slot; return for how long (s) none served them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 import structlog
@@ -17,6 +17,7 @@ from actors.owners import Owners, Routes, SupervisorSpec, reason
 from actors.processes import NAMESPACE, kill
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
+from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ResizeRefused, ShardsWarming
 from crm.domain.shards import SHARDS, rebalanced, shards_of_slot
 
@@ -139,6 +140,40 @@ class Supervisor:
             log.info("owners_resized", owners=owners, moved=len(moves), longest_pause_s=longest_s)
             return Resized(owners, len(moves), longest_s)
 
+    @ray.method
+    async def renew(self) -> Resized:
+        """Bring a new process with this supervisor's brands into each owner's place.
+
+        One owner after the other, a few shards at a time, while all others are served: what the
+        brands' new measures add up to is counted before a shard moves. Raises ResizeRefused.
+        """
+        if not self._started or self._resizing.locked():
+            raise ResizeRefused("the shards are on their way to other owners already; try later")
+        async with self._resizing:
+            former = dict(self._owners.slots)
+            moved, longest_s = 0, 0.0
+            for number in former:
+                (process,) = await self._owners.processes.further(1)
+                target = await self._owners.open(set(), process)
+                shards = self._owners.slots[number].shards
+                await self._owners.prepare(target, shards)
+                longest_s = max(longest_s, await self._move(dict.fromkeys(shards, target)))
+                await self._owners.close(number)
+                moved += len(shards)
+            self._owners.processes.prepare_spare()
+            log.info("owners_renewed", owners=len(former), longest_pause_s=longest_s)
+            return Resized(len(former), moved, longest_s)
+
+    @ray.method
+    async def spec(self) -> SupervisorSpec:
+        """Return what this supervisor was started with."""
+        return self._spec
+
+    @ray.method
+    async def take_over(self) -> None:
+        """Watch the owners that another supervisor has left."""
+        await self._start_again()
+
     async def _move(self, moves: Mapping[int, int]) -> float:
         """Move shards, each to its slot; return the longest pause of one (s)."""
         longest_s = 0.0
@@ -182,12 +217,15 @@ def start(spec: SupervisorSpec) -> None:
     The supervisor runs on this node if it can: it need not die with a node of the owners.
     """
     stop()  # of a service that was killed: it would go on with its own brands and addresses
+    ray.get(_new(spec).start.remote())
+
+
+def _new(spec: SupervisorSpec) -> ActorProxy[Supervisor]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    supervisor = SupervisorActor.options(
+    return SupervisorActor.options(
         name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True,
         scheduling_strategy=here,
     ).remote(spec)  # fmt: skip
-    ray.get(supervisor.start.remote())
 
 
 def stop() -> None:
@@ -214,10 +252,31 @@ def routes() -> Routes:
 def resize(owners: int, tell: Callable[[Progress], None]) -> Resized:
     """Divide the shards among so many owners; `tell` hears how far that is. Or ResizeRefused."""
     with _supervisor() as supervisor:
-        resizing = supervisor.resize.remote(owners)
-        while not ray.wait([resizing], timeout=POLL_S)[0]:
-            tell(ray.get(supervisor.progress.remote()))
-        done: Resized = ray.get(resizing)
+        return _told(supervisor, supervisor.resize.remote(owners), tell)
+
+
+def renew(brands: Mapping[str, Brand], tell: Callable[[Progress], None]) -> Resized:
+    """Have the owners know other brands, or other measures of them, while they serve.
+
+    A new supervisor knows them for all owners to come. Raises ResizeRefused, ShardsWarming.
+    """
+    with _supervisor() as former:
+        spec: SupervisorSpec = ray.get(former.spec.remote())
+    kill(NAME)
+    supervisor = _new(replace(spec, brands=brands))
+    ray.get(supervisor.take_over.remote())
+    return _told(supervisor, supervisor.renew.remote(), tell)
+
+
+def _told(
+    supervisor: ActorProxy[Supervisor],
+    work: ray.ObjectRef[Resized],
+    tell: Callable[[Progress], None],
+) -> Resized:
+    """Wait for a move of shards, and tell how far it is."""
+    while not ray.wait([work], timeout=POLL_S)[0]:
+        tell(ray.get(supervisor.progress.remote()))
+    done: Resized = ray.get(work)
     return done
 
 

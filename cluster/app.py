@@ -19,6 +19,7 @@ from crm.domain.errors import CrmError
 
 # cluster/commands/NAME.py
 COMMANDS = (
+    "apply",
     "imports", "features", "training", "segments", "shards", "simulation", "verify", "openapi",
 )  # fmt: skip
 

@@ -74,7 +74,7 @@ def resize(
     with connected(), ExitStack() as stack:
         from actors import supervisor
 
-        done = supervisor.resize(owners, _shown(stack))
+        done = supervisor.resize(owners, shown(stack))
     if json:
         emit_json(
             {
@@ -90,7 +90,7 @@ def resize(
         )
 
 
-def _shown(stack: ExitStack) -> Callable[[Progress], None]:
+def shown(stack: ExitStack) -> Callable[[Progress], None]:
     """Return what shows how far a resize is, once there is something to show."""
     from pipelines.progress import progress
 

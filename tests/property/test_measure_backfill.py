@@ -95,7 +95,7 @@ async def _play(case: Case) -> tuple[dict[int, TableSlice], datetime]:
     return {shard: table.export(shard) for shard in shards}, clock()
 
 
-async def _append(owner: ShardOwner, part: Sequence[LoggedEvent], clock: Clock) -> None:
+async def _append(owner: ShardOwner, part: Part, clock: Clock) -> None:
     events, pause_s = part
     for event in events:
         assert await owner.append([[event]]) == [["accepted"]]
