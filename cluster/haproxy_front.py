@@ -1,11 +1,13 @@
 """Start HAProxy as Ray Serve asked, with its configuration mended first.
 
 Serve writes the configuration and has no setting for what is changed here: where the stats and
-metrics pages listen, who may use the admin socket, and what is logged. Runs by itself, without the
-rest of the project: `python -I haproxy_front.py HAPROXY ARGUMENTS...`.
+metrics pages listen, who may use the admin socket, what is logged, and what a client is told while
+no replica answers. Runs by itself, without the rest of the project:
+`python -I haproxy_front.py HAPROXY ARGUMENTS...`.
 """
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -22,13 +24,42 @@ _RULES = (
     # Serve's own pages ask for no key.
     "deny deny_status 404 if { path_beg /-/ }",
 )
+# What HAProxy itself has to say: each may be tried again, so none is a 404 or a 500.
+_AWAY = {
+    502: ("Bad Gateway", "the answer was lost; what was sent may be sent again"),
+    503: ("Service Unavailable", "no replica of the API answers yet; try again"),
+    504: ("Gateway Timeout", "the API does not answer in time; what was sent may be sent again"),
+}
+
+
+def _answer(status: int) -> str:
+    """Return the part of a rule that answers with a problem (RFC 9457)."""
+    title, detail = _AWAY[status]
+    problem = {
+        "type": "about:blank", "title": title, "status": status, "detail": detail,
+        "code": "warming", "message": detail,
+    }  # fmt: skip
+    body = json.dumps(json.dumps(problem))  # HAProxy's quotes are escaped as JSON's are
+    return f"status {status} content-type application/problem+json string {body} hdr retry-after 1"
 
 
 def mended(config: str) -> str:
-    """Return the configuration on loopback only, with no request in a log; safe to repeat."""
+    """Return the configuration on loopback only, with no request in a log; safe to repeat.
+
+    While Serve has not told where the replicas are, and while none answers, a client gets a problem
+    with Retry-After.
+    """
     config = re.sub(r"^(\s*bind) (?:\*|):(\d+)$", r"\1 127.0.0.1:\2", config, flags=re.MULTILINE)
     config = config.replace(" mode 666 level admin", " mode 600 level admin")
     config = re.sub(r"^\s*log \S+ local0 info\n", "", config, flags=re.MULTILINE)  # has queries
+    config = re.sub(
+        r"^(\s*)errorfile (50[234]) .*$",
+        lambda found: f"{found[1]}http-error {_answer(int(found[2]))}",
+        config,
+        flags=re.MULTILINE,
+    )
+    unrouted = r"^(backend default_backend\n\s*http-request return )status 404 .*$"
+    config = re.sub(unrouted, lambda found: found[1] + _answer(503), config, flags=re.MULTILINE)
     if _RULES[0] not in config:
         rules = "".join(f"    http-request {rule}\n" for rule in _RULES)
         front = r"^(frontend http_frontend\n\s*bind .*\n)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 
@@ -52,6 +53,25 @@ def test_headers_that_steer_serve_are_taken_from_no_client(header: str) -> None:
 def test_serves_own_pages_stop_at_the_front() -> None:
     frontend = mended(CONFIG).partition("frontend http_frontend\n")[2].partition("\nbackend")[0]
     assert "    http-request deny deny_status 404 if { path_beg /-/ }\n" in frontend
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_the_front_says_itself_is_a_problem_that_may_be_tried_again(status: int) -> None:
+    assert f"errorfile {status} " in CONFIG
+    assert "errorfile" not in mended(CONFIG)
+    (rule,) = re.findall(rf"^    http-error status {status} .*$", mended(CONFIG), re.MULTILINE)
+    assert " content-type application/problem+json " in rule
+    assert rule.endswith(" hdr retry-after 1")
+    body = json.loads(json.loads(re.findall(r' string (".*") hdr ', rule)[0]))
+    assert body["status"] == status
+    assert body["code"] == "warming"
+
+
+def test_a_path_is_not_missing_because_serve_has_not_told_where_it_is() -> None:
+    assert "return status 404 content-type" in CONFIG
+    assert "return status 404 content-type" not in mended(CONFIG)
+    default = mended(CONFIG).partition("\nbackend default_backend\n")[2].splitlines()[0]
+    assert default.startswith("    http-request return status 503 content-type application/problem")
 
 
 def test_mending_again_changes_nothing() -> None:
