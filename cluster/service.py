@@ -242,8 +242,7 @@ class Service:
             self._note()
             for part in self._parts:
                 if not part.running():
-                    log.warning("embedded_part_restarted", address=part.address)
-                    part.start()
+                    _start_again(part)
             if any(note.find() is None for note in self._daemons):
                 raise ServiceError(f"Ray ended by itself: see {self._layout.log / 'ray'}")
             time.sleep(WATCH_S)
@@ -333,6 +332,15 @@ def _step(what: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return re.sub(r"://[^@\s]*@", "://***@", line)
+
+
+def _start_again(part: Embedded) -> None:
+    """Start a part that has ended; what stands in its way, such as a full disk, may pass."""
+    log.warning("embedded_part_restarted", address=part.address)
+    try:
+        part.start()
+    except (ServiceError, OSError) as error:
+        log.warning("embedded_part_away", address=part.address, reason=_reason(error))
 
 
 def _quietly(stop: Callable[[], None]) -> None:
