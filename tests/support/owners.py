@@ -34,10 +34,17 @@ async def an_owner(  # noqa: PLR0913 - what a test says of an owner, all but two
     """An owner that has started and writes; ends as if its process had been killed."""
     stores = Stores(log, side or log, log, past or log, files or MemoryFiles())
     owner = ShardOwner(name, brands or {"demo": a_brand()}, stores, now, _no_pause)
+    async with running(owner, shards):
+        yield owner
+
+
+@asynccontextmanager
+async def running(owner: ShardOwner, shards: Iterable[int]) -> AsyncIterator[None]:
+    """Let an owner adopt shards and write; at the end it is as if its process had been killed."""
     await owner.adopt(shards)
     writing = asyncio.create_task(owner.write_forever())
     try:
-        yield owner
+        yield
     finally:
         writing.cancel()
         with suppress(asyncio.CancelledError):

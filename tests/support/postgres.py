@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from tests.support.processes import Identity, folder_of, spawn, stop, unprivileged
+from tests.support.processes import Identity, folder_of, kill_family, spawn, stop, unprivileged
 from tests.support.wait import wait_for
 
 CONFIGURED = "CRM_TEST_POSTGRES__DSN"
@@ -32,30 +32,73 @@ def configured_dsn() -> str | None:
     return _LOCAL if _answers(_LOCAL, _NEW_ENOUGH) else None
 
 
+class Server:
+    """A PostgreSQL of our own on a socket in `home`; it may be killed, and started again."""
+
+    def __init__(self, home: Path, settings: Mapping[str, str], data: Path) -> None:
+        self.home = home
+        self.data = data
+        self.dsn = f"postgresql://postgres@/postgres?host={home}"
+        self._settings = [f"-c{name}={value}" for name, value in settings.items()]
+        self._identity = unprivileged()
+        self._process: subprocess.Popen[bytes] | None = None
+        data.mkdir(mode=0o700)
+        if self._identity:
+            for folder in (home, data):
+                shutil.chown(folder, self._identity["user"], self._identity["group"])
+        self._programs = _programs(home, self._identity)
+        _make_data_folder(self._programs, self.data, self._identity)
+
+    def start(self) -> None:
+        """Return when it answers."""
+        self.launch()
+        self.wait_for_answers()
+
+    def launch(self) -> None:
+        """Start its process: from the main thread, with which it ends."""
+        program = self._programs / "postgres"
+        command: list[str | Path] = [program, "-D", self.data, "-k", self.home, *self._settings]
+        log = self.home / "log"
+        self._process = spawn(command, log, end_with=signal.SIGQUIT, identity=self._identity)
+
+    def wait_for_answers(self) -> None:
+        """Return when it answers; AssertionError with its log if it ends."""
+        server, log = self._process, self.home / "log"
+        assert server is not None
+        wait_for(lambda: _answers(self.dsn) or _ended(server, log), "PostgreSQL answers")
+
+    def kill(self) -> None:
+        """End every process of it at one moment, as if the machine's power over them were cut."""
+        assert self._process is not None
+        kill_family(self._process.pid)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Shut it down in order."""
+        if self._process is not None and self._process.poll() is None:
+            stop(self._process, signal.SIGINT)
+
+
 @contextmanager
-def embedded_server() -> Iterator[str]:
-    """A PostgreSQL of our own on a socket in a temporary folder: yields its DSN."""
-    identity = unprivileged()
+def a_server(settings: Mapping[str, str], data: Path | None = None) -> Iterator[Server]:
+    """A server that has started; its data lie in a folder of its own, or in `data`."""
     home = Path(tempfile.mkdtemp(prefix="crm-pg-"))
     try:
-        programs = _programs(home, identity)
-        if identity:
-            shutil.chown(home, identity["user"], identity["group"])
-        _make_data_folder(programs, home, identity)
-        server = spawn(
-            [programs / "postgres", "-D", home / "data", "-k", home, *_SETTINGS],
-            home / "log",
-            end_with=signal.SIGQUIT,
-            identity=identity,
-        )
-        dsn = f"postgresql://postgres@/postgres?host={home}"
+        server = Server(home, settings, data or home / "data")
         try:
-            wait_for(lambda: _answers(dsn) or _ended(server, home / "log"), "PostgreSQL answers")
-            yield dsn
+            server.start()
+            yield server
         finally:
-            stop(server, signal.SIGINT)
+            server.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def embedded_server() -> Iterator[str]:
+    """A server of our own that is quick and forgets on a crash: yields its DSN."""
+    with a_server(_QUICK) as server:
+        yield server.dsn
 
 
 def make_template(dsn: str) -> str:
@@ -87,22 +130,18 @@ def with_database(dsn: str, name: str) -> str:
 
 
 _INITDB = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+_OF_ALL = {"listen_addresses": "", "shared_buffers": "64MB", "max_connections": "200"}
 # a test's data need not outlive the power: commits cost nothing
-_SETTINGS = [
-    "-clisten_addresses=",
-    "-cfsync=off",
-    "-csynchronous_commit=off",
-    "-cfull_page_writes=off",
-    "-cshared_buffers=64MB",
-    "-cmax_connections=200",
-]
+_QUICK = _OF_ALL | {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# what is not flushed at the commit stays in memory for long: who does not wait for it must lose it
+DURABLE = _OF_ALL | {
+    "fsync": "on", "synchronous_commit": "on", "wal_writer_delay": "10s", "max_connections": "40",
+}  # fmt: skip
 
 
-def _make_data_folder(programs: Path, home: Path, identity: Identity) -> None:
-    command: list[str | Path] = [programs / "initdb", "-D", home / "data", *_INITDB]
-    made = subprocess.run(
-        command, cwd=home, capture_output=True, text=True, check=False, **identity
-    )
+def _make_data_folder(programs: Path, data: Path, identity: Identity) -> None:
+    command: list[str | Path] = [programs / "initdb", "-D", data, *_INITDB]
+    made = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **identity)
     assert made.returncode == 0, made.stderr
 
 

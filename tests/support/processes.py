@@ -9,8 +9,11 @@ import pwd
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1
 _UNPRIVILEGED = "nobody"
@@ -60,6 +63,17 @@ def spawn(
             preexec_fn=tie_to_parent,  # noqa: PLW1509 - one call, no lock taken, no memory made
             **identity,
         )
+
+
+def kill_family(pid: int) -> None:
+    """Kill a process and all below it at one moment: none acts on the others' end."""
+    first = psutil.Process(pid)
+    family = [first, *first.children(recursive=True)]
+    for sent in (signal.SIGSTOP, signal.SIGKILL):
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(sent)
+    psutil.wait_procs(family, timeout=10)
 
 
 def stop(process: subprocess.Popen[bytes], with_signal: signal.Signals) -> None:

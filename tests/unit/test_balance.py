@@ -17,7 +17,7 @@ EVENTS = [
 TOTALS = totals_of(EVENTS)
 TRUE = Balance(
     acknowledged=frozenset("abcd"), stored=Counter("abcd"),
-    sent=TOTALS, live=TOTALS, recounted=TOTALS,
+    sent=TOTALS, live=TOTALS,
 )  # fmt: skip
 
 
@@ -43,5 +43,20 @@ def test_a_feature_that_misses_or_repeats_one_event_is_seen() -> None:
         wrong = totals_of(events)
         (line,) = replace(TRUE, live=wrong).faults()
         assert line == "features of 1 players are not what was sent"
-        (line,) = replace(TRUE, recounted=wrong).faults()
-        assert line == "recount of 1 players are not what was sent"
+
+
+def test_a_feature_that_is_not_the_recounts_is_seen() -> None:
+    (line,) = replace(TRUE, differences=["p1.bet_count_7d: 2, not 1"]).faults()
+    assert line == "1 features are not the recount's, first p1.bet_count_7d: 2, not 1"
+
+
+def test_an_answer_without_what_was_acknowledged_is_seen() -> None:
+    assert replace(TRUE, stale_reads=2).faults() == [
+        "2 answers lacked what was acknowledged before"
+    ]
+
+
+def test_an_event_of_an_unknown_fate_may_be_stored_or_not() -> None:
+    unknown = replace(TRUE, unknown=frozenset("xy"))
+    assert replace(unknown, stored=Counter("abcdx")).faults() == []
+    assert replace(unknown, stored=Counter("abcxz")).faults() != []
