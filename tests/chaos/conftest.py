@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support import postgres
 from tests.support.balance import Balance
@@ -47,6 +48,13 @@ def pytest_terminal_summary(
         terminalreporter.section("fault experiments")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Keep what mutants make owners say from being rendered, which takes seconds."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @pytest.fixture(scope="session")
