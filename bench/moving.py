@@ -86,6 +86,7 @@ def _fill(owner: ShardOwner) -> None:
         at = now_us - rng.integers(0, 100 * 86_400_000_000, CHUNK)
         amounts = rng.integers(1, 10_000, CHUNK)
         columns = EventColumns(
+            (),  # none of them waits for the clock
             [ids[player] for player in players.tolist()], shards[players],
             rng.integers(0, len(KINDS), CHUNK), amounts, amounts % 3_600, at,
             at // 86_400_000_000 + 719_163,
