@@ -39,6 +39,7 @@ class OwnerSpec:
     dsn: str
     lake_uri: str
     snapshot_age_s: float
+    coalesce: bool = True
 
 
 class FeatureShard:
@@ -58,6 +59,8 @@ class FeatureShard:
         stores = _stores(spec)
         await stores.history.epochs()  # connected before any shard waits for it
         owner = ShardOwner(spec.name, spec.brands, stores, clock.now)
+        if not spec.coalesce:
+            owner.max_batch = 1
         await owner.adopt(shards)
         self._owner = owner
         self._tasks = [

@@ -67,10 +67,13 @@ class ShardGateway:
         brands: Mapping[str, Brand],
         log: EventLog,
         ask_routes: Callable[[], Awaitable[Routes]] | None = None,
+        *,
+        coalesce: bool = True,
     ) -> None:
         self._brands = brands
         self._log = log
         self._ask_routes = ask_routes or _ask_supervisor
+        self._coalesce = coalesce
         self._routes: Routes | None = None
         self._refreshing: asyncio.Future[Routes] | None = None
         self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
@@ -97,7 +100,7 @@ class ShardGateway:
             await self._patiently(attempt)
 
         async def send(slot: int, indexes: list[int]) -> None:
-            results = await self._coalescer(slot).submit([groups[index] for index in indexes])
+            results = await self._submit(slot, [groups[index] for index in indexes])
             for index, result in zip(indexes, results, strict=True):
                 verdicts[index] = result
 
@@ -105,6 +108,11 @@ class ShardGateway:
         by_slot = _by_slot(await self._known_routes(), groups, range(len(groups)))
         await asyncio.gather(*[store(indexes) for indexes in by_slot.values()])
         return verdicts
+
+    async def _submit(self, slot: int, groups: Sequence[Group]) -> Sequence[list[Verdict]]:
+        if not self._coalesce:
+            return await self._send(slot, groups)
+        return await self._coalescer(slot).submit(groups)
 
     def _coalescer(self, slot: int) -> Coalescer[Group, list[Verdict]]:
         if slot not in self._coalescers:

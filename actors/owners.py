@@ -177,6 +177,7 @@ class Owners:
             dsn=self._spec.dsn,
             lake_uri=self._spec.lake_uri,
             snapshot_age_s=self._spec.shards.snapshot_age_s,
+            coalesce=self._spec.shards.coalesce,
         )
         starting = asyncio.ensure_future(slot.handle.start.remote(spec, sorted(slot.shards)))
         try:

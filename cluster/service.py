@@ -225,7 +225,8 @@ class Service:
         self._report.say("starting the API")
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
-            spec = ApiSpec(brands, rates, dsn, str(settings.redis.url), key_file)
+            redis = str(settings.redis.url)
+            spec = ApiSpec(brands, rates, dsn, redis, key_file, settings.shards.coalesce)
             serving.start(settings.api, spec)
         deadline = time.monotonic() + READY_S
         while (parts := _parts_if_ready(f"{self._state.url}/readyz")) is None:

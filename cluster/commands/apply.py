@@ -47,6 +47,7 @@ def apply(
             str(running.postgres.dsn),
             str(running.redis.url),
             Path(str(running.vault.key_file)),
+            running.shards.coalesce,
         )
         serving.start(running.api, spec)
     if json:

@@ -74,6 +74,7 @@ class ShardOwner:
         self._stores = stores
         self._now = now
         self._sleep = sleep
+        self.max_batch = MAX_BATCH  # 1: each caller has a transaction of its own
         self.epochs: dict[int, int] = {}  # of the shards that are served
         self.heads: dict[int, int] = {}
         self._arriving: dict[int, int] = {}  # epochs of shards that are claimed, not yet served
@@ -193,7 +194,7 @@ class ShardOwner:
     async def write_forever(self) -> None:
         """Commit what waits, many callers at a time; without a shard left, all is `moved`."""
         while True:
-            batch = await self._queue.take(MAX_BATCH)
+            batch = await self._queue.take(self.max_batch)
             try:
                 batch.answer(await self._commit(batch.groups))
             except Exception as error:

@@ -39,6 +39,7 @@ class ApiSpec:
     dsn: str
     redis_url: str
     vault_key: Path
+    coalesce: bool
 
 
 class Api:
@@ -53,7 +54,9 @@ class Api:
 
 def _services(spec: ApiSpec) -> Services:
     pool = Pool(spec.dsn)
-    gateway = ShardGateway(spec.brands, PostgresEventLog(spec.dsn, clock.now))
+    gateway = ShardGateway(
+        spec.brands, PostgresEventLog(spec.dsn, clock.now), coalesce=spec.coalesce
+    )
     door = Door(spec.brands, open_vault(spec.vault_key), spec.rates)
     return Services(
         brands=spec.brands,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -46,6 +47,7 @@ class FakeOwner:
     of_former_times: bool = False  # answers features as of the epoch before
     asked_us: list[int] = field(default_factory=list)
     shards: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)  # groups of each append
     taken: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +85,7 @@ class FakeOwner:
 
         async def append(call: bytes) -> bytes:
             groups = msgspec.msgpack.decode(call, type=AppendCall).groups
+            self.calls.append(len(groups))
             self.taken += 0 if self.moved else len(groups)
             return encode([["moved" if self.moved else "accepted"]] * len(groups))
 
@@ -177,6 +180,17 @@ async def test_what_is_moved_goes_to_the_successor(system: Supervised) -> None:
     events = [a_logged_event(event_id=f"e{n}", player_id=f"p{n}") for n in range(8)]
     verdicts = await _gateway(system).append([[event] for event in events])
     assert verdicts == [["accepted"]] * 8
+
+
+@pytest.mark.parametrize(("coalesce", "calls"), [(True, [1, 4]), (False, [1] * 5)])
+async def test_requests_share_calls_unless_coalescing_is_off(
+    system: Supervised, coalesce: bool, calls: list[int]
+) -> None:
+    gateway = ShardGateway({BRAND.id: BRAND}, system.log, system.routes, coalesce=coalesce)
+    events = [a_logged_event(event_id=f"e{n}") for n in range(5)]
+    await asyncio.gather(*[gateway.append([[event]]) for event in events])
+    owner = system.owners[events[0].shard % 2]
+    assert owner.calls == calls
 
 
 async def test_what_stays_moved_is_told_as_warming(system: Supervised) -> None:

@@ -116,6 +116,17 @@ async def test_a_commit_holds_a_bounded_number_of_events(log: WatchedLog, noon: 
     assert [len(commit) for commit in log.commits] == [3_000, 1_500]
 
 
+async def test_without_coalescing_each_caller_has_a_commit(log: WatchedLog, noon: Clock) -> None:
+    async with an_owner(log, noon) as owner:
+        owner.max_batch = 1
+        log.held = asyncio.Event()
+        callers = [_append(owner, *_events(2, start)) for start in (0, 2, 4)]
+        await _settled()
+        log.held.set()
+        await asyncio.gather(*callers)
+    assert [len(commit) for commit in log.commits] == [2, 2, 2]
+
+
 async def test_features_change_only_after_the_commit(log: WatchedLog, noon: Clock) -> None:
     async with an_owner(log, noon) as owner:
         log.held = asyncio.Event()
