@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check chaos bench clean
+.PHONY: help setup run test check chaos bench growth clean
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 
 PY := .venv/bin/python
@@ -31,8 +31,11 @@ check: $(READY)  ## lint, types, import contracts, unit tests
 chaos: $(READY)  ## the long fault experiments
 	@$(PY) -m pytest tests/chaos --fire=long
 
-bench: $(READY)  ## the benchmarks, each with a table
-	@$(PY) bench/ingest.py
+bench: $(READY)  ## the benchmarks, each beside its reference; writes docs/benchmarks.md
+	@$(PY) -m bench
+
+growth: $(READY)  ## how cost grows with owners, players and events; the same page
+	@$(PY) -m bench growth
 
 clean:  ## remove .venv, the caches and build output; var/ (your data) stays
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -27,32 +27,68 @@ class Times:
         return 1000 * ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-async def post_all(
-    port: int, path: str, key: str, bodies: Sequence[bytes], connections: int
+@dataclass(frozen=True)
+class Server:
+    """Where requests go, and the key that they carry."""
+
+    port: int
+    key: str = ""
+
+    def get(self, path: str) -> bytes:
+        """Return a ready request."""
+        return f"GET {path} HTTP/1.1\r\n{self._headers()}\r\n".encode()
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """Return a ready request with a JSON body."""
+        headers = f"{self._headers()}Content-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    def _headers(self) -> str:
+        return f"Host: bench\r\nAuthorization: Bearer {self.key}\r\n"
+
+
+async def send_all(server: Server, requests: Sequence[bytes], connections: int) -> Times:
+    """Send every request once (a closed loop), each connection as fast as answers come."""
+    now = time.perf_counter
+    return await _send(server, ((request, None) for request in requests), connections, now())
+
+
+async def send_at(
+    server: Server, requests: Sequence[bytes], per_s: float, connections: int
 ) -> Times:
-    """Post every body once, over `connections` connections, each as fast as answers come."""
-    times, queue = Times(), iter(bodies)
-    start = time.perf_counter()
-    await asyncio.gather(*[_worker(port, path, key, queue, times) for _ in range(connections)])
+    """Send requests at their times, `per_s` a second (an open loop).
+
+    A latency counts from the time when the request was due, so what waits for a free connection is
+    slow, and not left out.
+    """
+    start = time.perf_counter() + 0.1
+    due = ((request, start + n / per_s) for n, request in enumerate(requests))
+    return await _send(server, due, connections, start)
+
+
+async def _send(
+    server: Server, due: Iterator[tuple[bytes, float | None]], connections: int, start: float
+) -> Times:
+    times = Times()
+    await asyncio.gather(*[_worker(server, due, times) for _ in range(connections)])
     times.wall_s = time.perf_counter() - start
     return times
 
 
-async def _worker(port: int, path: str, key: str, bodies: Iterator[bytes], times: Times) -> None:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
-        "Content-Type: application/json\r\n"
-    ).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for body in bodies:
-        sent = time.perf_counter()
+async def _worker(server: Server, due: Iterator[tuple[bytes, float | None]], times: Times) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for request, at in due:
+        if at is not None and (wait_s := at - time.perf_counter()) > 0:
+            await asyncio.sleep(wait_s)
+        since = at or time.perf_counter()
         try:
-            writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            writer.write(request)
             times.errors += await _answer(reader) != 200
         except (asyncio.IncompleteReadError, ConnectionError):  # HAProxy has just been reloaded
             times.errors += 1
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        times.latencies.append(time.perf_counter() - sent)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        times.latencies.append(time.perf_counter() - since)
     writer.close()
 
 

@@ -128,10 +128,10 @@ def build(settings: Settings, request: Request, out: Path | None = None) -> Buil
     lake_uri = str(settings.lake.uri)
     files = asyncio.run(_all_in_the_lake(settings))
     folder = f"features/{request.brand.id}/{clock.now():%Y%m%dT%H%M%S%f}"
-    parts = _parts(request, lake_uri, files, folder)
+    parts = parts_of(request, lake_uri, files, folder)
     players = 0
     with progress(len(parts), f"building features of {request.brand.id}", "parts") as advance:
-        for found in _on_ray(parts):
+        for found in build_on_ray(parts):
             players += found
             advance(1)
     events = sum(file.events for file in files)
@@ -156,7 +156,7 @@ async def _all_in_the_lake(settings: Settings) -> list[LakeFile]:
         await pool.close()
 
 
-def _parts(request: Request, lake_uri: str, files: Sequence[LakeFile], folder: str) -> list[Part]:
+def parts_of(request: Request, lake_uri: str, files: Sequence[LakeFile], folder: str) -> list[Part]:
     by_task: dict[int, list[LakeFile]] = {}
     for file in files:
         by_task.setdefault(file.shard // SHARDS_A_TASK, []).append(file)
@@ -166,7 +166,7 @@ def _parts(request: Request, lake_uri: str, files: Sequence[LakeFile], folder: s
     ]
 
 
-def _on_ray(parts: Sequence[Part]) -> Iterator[int]:
+def build_on_ray(parts: Sequence[Part]) -> Iterator[int]:
     """Build every part; yields the players of each when it is done."""
     import ray.data  # 2 s that a wrong question need not wait for
 

@@ -39,7 +39,7 @@ class ApiSpec:
     dsn: str
     redis_url: str
     vault_key: Path
-    coalesce: bool
+    coalesce: bool = True
 
 
 class Api:
