@@ -83,7 +83,6 @@ async def experiment(dsn: str, raylet: int) -> dict[str, object]:
     return {
         "nodes_before": len(before),
         "nodes_after": len({slot.state.node for slot in after.slots.values()}),
-        "successions": sum(slot.successions for slot in after.slots.values()),
         "attempted": sender.attempted,
         "acknowledged": len(sender.acknowledged),
         "asked_again": sender.failures,
