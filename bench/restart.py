@@ -85,7 +85,7 @@ class Load:
             except httpx.HTTPError:
                 pass
             await asyncio.sleep(RETRY_S)
-        raise SystemExit(f"a request was not acknowledged within {GIVE_UP_S:.0f} s")
+        raise TimeoutError(f"a request was not acknowledged within {GIVE_UP_S:.0f} s")
 
 
 def measure(size: Size) -> Iterator[Row]:
@@ -102,14 +102,7 @@ async def _under_kills(instance: Instance, server: Server, players: int, kills: 
         raise SystemExit(f"{loaded.errors} requests failed while the players were loaded")
     connection = await asyncpg.connect(instance.state()["postgres"])
     events = some_events(int(PER_S * APART_S * (kills + 1)), players)
-    url, headers = (
-        instance.state()["url"],
-        {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"},
-    )
-    limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=30, limits=limits
-    ) as client:
+    async with _client(instance, server) as client:
         load = Load(client, events)
         loading = asyncio.create_task(load.run())
         found = []
@@ -123,6 +116,13 @@ async def _under_kills(instance: Instance, server: Server, players: int, kills: 
     )
     await connection.close()
     return list(_rows(players, found, len(events) - different, stored - different, wrong))
+
+
+def _client(instance: Instance, server: Server) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    limits = httpx.Limits(max_connections=200)  # requests wait for a successor, others go on
+    url = instance.state()["url"]
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=30, limits=limits)
 
 
 async def _kill(
