@@ -1,8 +1,8 @@
 """All features of a shard's players as of a moment, from the lake's rows: the batch engine.
 
 One pass of Polars brings the events down to groups (player, local day, kind of event); numpy makes
-the windows of these. It shares the list of features with the online engine, and nothing else: no
-ledger, no running windows, no clock.
+the windows of these. It shares the list of features with the online engine, and what one event adds
+to an own measure, and nothing else: no ledger, no running windows, no clock.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.recount import PostgresRecount
 from crm.domain.events import LoggedEvent
-from crm.domain.features import FEATURES
+from crm.domain.feature_list import features_of
 from crm.domain.shards import SHARDS
 from crm.services.lake_writing import LakeWriter
 from crm.services.shard_owner import ShardOwner
@@ -28,12 +28,15 @@ from pipelines.batch_recount import BatchRecount
 from tests.support.builders import NOON, a_brand, a_logged_event
 from tests.support.clock import Clock
 from tests.support.local_shards import LocalShards
+from tests.support.own_measures import OWN
 from tests.support.owners import an_owner
 
-BRAND = a_brand()
+BRAND = a_brand(measures=OWN)
 KINDS: tuple[tuple[str, dict[str, object]], ...] = (
-    ("bet.placed", {"product": "live"}), ("bet.settled", {"product": "crash", "result": "won"}),
-    ("deposit.completed", {"method": "pix"}), ("session.started", {}),
+    ("bet.placed", {"product": "live", "x": 1.005, "tag": True}),
+    ("bet.settled", {"product": "crash", "result": "won", "x": 0.285}),
+    ("custom.spin", {"x": -1e13, "tag": "1"}), ("custom.spin", {"x": "7", "tag": 1.0}),
+    ("deposit.completed", {"method": "pix"}), ("session.started", {"x": 2.5, "tag": 1}),
     ("session.ended", {"duration_s": 90}), ("withdrawal.cancelled", {}), ("message.opened", {}),
 )  # fmt: skip
 
@@ -79,7 +82,7 @@ class _System:
 async def _a_system(dsn: str, folder: Path) -> AsyncIterator[_System]:
     log, side = (PostgresEventLog(dsn, lambda: NOON) for _ in range(2))
     pool = Pool(dsn, most=1)
-    async with an_owner(log, Clock(NOON), side=side) as owner:
+    async with an_owner(log, Clock(NOON), side=side, brands={BRAND.id: BRAND}) as owner:
         yield _System(owner, pool, Lake(str(folder)))
     await pool.close()
     await log.close()
@@ -101,7 +104,7 @@ async def test_nothing_differs_while_events_come_in(dsn: str, tmp_path: Path) ->
         await asyncio.gather(ingesting, return_exceptions=True)
     assert (found.wrong, found.max_difference) == (0, 0)
     assert found.players == 40
-    assert found.compared == 2 * 40 * len(FEATURES)
+    assert found.compared == 2 * 40 * len(features_of(BRAND).features)
     assert found.nonzero_share("bet_count_lifetime") > 0.5
 
 

@@ -18,7 +18,7 @@ from crm.domain.own_measures import OwnMeasure
 from crm.domain.shards import SHARDS
 from crm.domain.times import to_us
 from tests.support.brute_force import features_of as features_by_definition
-from tests.support.builders import a_brand, a_logged_event
+from tests.support.builders import NOON, a_brand, a_logged_event
 from tests.support.histories import ENDS, brands, histories
 from tests.support.own_measures import OWN
 
@@ -164,6 +164,21 @@ def test_a_slice_by_another_list_of_measures_gives_what_a_replay_gives(
         for shard in shards:
             assert restored.export(shard) == replayed.export(shard)
         assert _features(restored) == _features(replayed)
+
+
+def test_a_day_that_counted_before_a_measure_went_counts_no_second_time_after() -> None:
+    then, now = (a_brand(measures=measures) for measures in (OWN, OWN[3:4]))
+    spins = [
+        a_logged_event(event_id=f"e{n}", type="custom.spin", properties={"tag": "1", "x": 2})
+        for n in range(2)
+    ]
+    before, after = _table(then, NOON), _table(now, NOON)
+    before.apply(_columns(spins[:1], then))
+    after.load(spins[0].shard, before.export(spins[0].shard))
+    assert after.values(0)["tagged_days_30d"] == 1
+    after.apply(_columns(spins[1:], now))
+    assert after.values(0)["tagged_days_30d"] == 1
+    assert after.values(0)["event_count_24h"] == 2
 
 
 def test_a_slice_says_which_of_our_measures_it_lacks_or_has_otherwise() -> None:

@@ -27,7 +27,8 @@ RAW: list[dict[str, Any]] = [
         "meaning": "tagged events",
     },
     {
-        "name": "tagged", "event": ["custom.spin", "deposit.completed"], "where": {"tag": "1"},
+        "name": "tagged", "event": ["custom.spin", "deposit.completed"],
+        "where": {"tag": ["1", 0, False]},
         "aggregate": "days", "meaning": "days with a tagged event",
     },
     {
