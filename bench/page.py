@@ -11,7 +11,7 @@ _HEAD = """# Benchmarks
 
 Written by `make bench` and `make growth`; do not edit. Each figure stands beside its reference from
 the same run, on the same machine, and the client runs there too. A ratio is the figure by the
-reference's. What a target is not met by is said as plainly as what it is met by.
+reference's.
 """
 
 
@@ -35,7 +35,20 @@ def _about(results: Sequence[Result]) -> list[str]:
         for name, version in result.versions.items():
             used.setdefault(name, set()).add(version)
     listed = ", ".join(f"{name} {' and '.join(sorted(used[name]))}" for name in sorted(used))
-    return [f"- Machine: {'; '.join(machines)}.", f"- Versions: {listed}.", ""]
+    return [
+        f"- Machine: {'; '.join(machines)}.",
+        f"- Versions: {listed}.",
+        f"- {_targets(results)}",
+        "",
+    ]
+
+
+def _targets(results: Sequence[Result]) -> str:
+    """Say how many targets are met, and name those that are not."""
+    judged = [row for result in results for row in result.rows if row.met is not None]
+    missed = [row.what for row in judged if not row.met]
+    found = f"Targets: {len(judged) - len(missed)} of {len(judged)} are met"
+    return f"{found}; not met: {'; '.join(missed)}." if missed else f"{found}."
 
 
 def _section(result: Result) -> str:

@@ -69,6 +69,7 @@ def test_a_benchmark_keeps_its_rows_and_the_page_shows_them(
         "| ingest | 30,000 events/s | COPY: 60,000 | 0.50 x | ≥ 25,000, ≥ 0.35 x | yes |  |" in page
     )
     assert "| a / b | 1.25 s |  |  | ≤ 1.00 | no | too slow |" in page
+    assert "- Targets: 1 of 2 are met; not met: a | b." in page
     for fact in (found.machine, found.commit, found.at, "peer 1.2", "ray ", "postgresql "):
         assert fact in page
 
