@@ -8,7 +8,7 @@ gives on top.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,7 +47,7 @@ def columns() -> list[Column]:
     ]
 
 
-def polars_totals(paths: Sequence[str], brand: Brand, as_of: datetime) -> pl.DataFrame:
+def polars_totals(paths: list[str], brand: Brand, as_of: datetime) -> pl.DataFrame:
     """Return a row a player with every column, by Polars alone."""
     at, local = pl.col("occurred_at"), pl.col("occurred_at").dt.convert_time_zone(brand.time_zone)
     groups = (

@@ -117,11 +117,11 @@ def _a_feast_server(players: int) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="crm-feast-") as name, _a_redis() as redis_port:
         folder = Path(name)
         (folder / "names.json").write_text(json.dumps(list(FEATURES)))
-        fill = [python, PEERS / "feast" / "fill.py", folder, str(redis_port)]
+        fill: list[str | Path] = [python, PEERS / "feast" / "fill.py", folder, str(redis_port)]
         environment = os.environ | {"FEAST_USAGE": "False"}
         subprocess.run([*fill, folder / "names.json", str(players)], check=True, env=environment)
         port = free_port()
-        serve = [python.parent / "feast", "-c", folder, "serve", "-p", str(port)]
+        serve: list[str | Path] = [python.parent / "feast", "-c", folder, "serve", "-p", str(port)]
         command = [*serve, "-w", str(WORKERS), "--no-access-log", "--max-requests", "1000000000"]
         with _running(command, port, env=environment):
             yield Server(port)

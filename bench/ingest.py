@@ -194,7 +194,7 @@ def wait_until_listening(port: int, server: subprocess.Popen[bytes], most_s: flo
             if client.connect_ex(("127.0.0.1", port)) == 0:
                 return
         if server.poll() is not None or time.perf_counter() > end:
-            raise SystemExit(f"nothing listens on {port}: {server.args}")
+            raise SystemExit(f"nothing listens on {port}: {server.args!r}")
         time.sleep(0.1)
 
 

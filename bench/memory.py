@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -86,7 +85,7 @@ def measure(size: Size) -> Iterator[Row]:
 
 def table_of(players: int) -> Table:
     """Fill a table of so many players in a process of its own."""
-    command = [sys.executable, Path(__file__), "--players", str(players)]
+    command = [sys.executable, __file__, "--players", str(players)]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Table(**json.loads(said.stdout.splitlines()[-1]))
 

@@ -111,9 +111,8 @@ async def _under_kills(instance: Instance, server: Server, players: int, kills: 
             found.append(await _kill(instance, connection, client, load, players))
         await loading
         wrong = await _wrong_players(client, [*before, *events], players)
-    stored, different = await connection.fetchrow(
-        _STORED, BRAND, [event["event_id"] for event in events]
-    )
+    ids = [event["event_id"] for event in events]
+    [(stored, different)] = await connection.fetch(_STORED, BRAND, ids)
     await connection.close()
     return list(_rows(players, found, len(events) - different, stored - different, wrong))
 
@@ -157,7 +156,7 @@ def _pid_of(instance: Instance, owner: str) -> int:
     """Return the process of an owner, which says so in the log when it is ready."""
     lines = (instance.var_dir / "log" / "crm.log").read_text().splitlines()
     events = [json.loads(line) for line in lines if '"shards_ready"' in line]
-    return next(event["pid"] for event in reversed(events) if event["owner"] == owner)
+    return next(int(event["pid"]) for event in reversed(events) if event["owner"] == owner)
 
 
 async def _wrong_players(client: httpx.AsyncClient, sent: Sequence[Event], players: int) -> int:

@@ -18,8 +18,9 @@ from feast.types import Int64
 SLICE = 500
 SOME = 50  # features of the service "some"
 
-folder, port, names_file, players = sys.argv[1:]
-folder, names, players = Path(folder), json.loads(Path(names_file).read_text()), int(players)
+port = sys.argv[2]
+folder, names_file, players = Path(sys.argv[1]), Path(sys.argv[3]), int(sys.argv[4])
+names = json.loads(names_file.read_text())
 (folder / "feature_store.yaml").write_text(
     f"""project: bench
 provider: local
