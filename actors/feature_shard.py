@@ -81,6 +81,11 @@ class FeatureShard:
         return _state(owner)
 
     @ray.method
+    async def brands(self) -> Mapping[str, Brand]:
+        """Return the brands that this owner knows."""
+        return self._ready().brands
+
+    @ray.method
     async def prepare(self, shards: Sequence[int]) -> None:
         """Count what these shards' snapshots lack of this owner's measures, ahead of adopting."""
         await self._ready().prepare(shards)

@@ -37,34 +37,35 @@ class LakeKeeper:
 
     def __init__(self, spec: LakeSpec) -> None:
         self._spec = spec
-        pool = Pool(spec.dsn, most=1)
-        files = LakeEventFiles(Lake(str(spec.lake.uri)))
-        self._writer = LakeWriter(PostgresManifest(pool), files, clock.now)
+        self._writer: LakeWriter | None = None
+        self._tidied = -TIDY_EVERY_S
         self._work = asyncio.get_running_loop().create_task(self._keep())
 
-    @ray.method
-    async def ping(self) -> bool:
-        """Say that this process works."""
-        return not self._work.done()
-
     async def _keep(self) -> None:
-        tidied = -TIDY_EVERY_S
         while True:
             await asyncio.sleep(self._spec.lake.write_every_s)
             try:
-                written = await self._writer.catch_up()
-                if written:
-                    log.info("lake_written", events=written)
-                if asyncio.get_running_loop().time() - tidied > TIDY_EVERY_S:
-                    await self._tidy()
-                    tidied = asyncio.get_running_loop().time()
+                if self._writer is None:  # a bucket may be away when this process starts
+                    self._writer = await asyncio.to_thread(self._open)
+                await self._round(self._writer)
             except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again
                 log.warning("lake_not_written", error=f"{type(error).__name__}: {error}")
 
-    async def _tidy(self) -> None:
-        merged, swept = await self._writer.compact(), await self._writer.sweep()
-        await self._writer.drop_sessions(self._spec.lake.session_days)
-        log.info("lake_tidied", merged=merged, deleted=swept)
+    def _open(self) -> LakeWriter:
+        pool = Pool(self._spec.dsn, most=1)
+        files = LakeEventFiles(Lake(str(self._spec.lake.uri)))
+        return LakeWriter(PostgresManifest(pool), files, clock.now)
+
+    async def _round(self, writer: LakeWriter) -> None:
+        written = await writer.catch_up()
+        if written:
+            log.info("lake_written", events=written)
+        now = asyncio.get_running_loop().time()
+        if now - self._tidied > TIDY_EVERY_S:
+            self._tidied = now
+            merged, swept = await writer.compact(), await writer.sweep()
+            await writer.drop_sessions()
+            log.info("lake_tidied", merged=merged, deleted=swept)
 
 
 LakeKeeperActor = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0)(LakeKeeper)

@@ -66,6 +66,7 @@ class Owners:
 
     def __init__(self, spec: SupervisorSpec) -> None:
         self._spec = spec
+        self.brands = spec.brands
         self.slots: dict[int, Slot] = {}
         self._next = 0
         self._moving: set[int] = set()  # shards that their slot need not own just now
@@ -99,6 +100,7 @@ class Owners:
         except (ValueError, RayActorError, RayTaskError, TimeoutError):
             return False
         if state.ready:
+            self.brands = await handle.brands.remote()  # they may be newer than the service
             self._watch(self._add(Slot(name, handle, state, frozenset(shards))))
         return state.ready
 
@@ -173,7 +175,7 @@ class Owners:
         """Wait as long as the owner answers pings: a replay may be long, a stopped process not."""
         spec = OwnerSpec(
             name=slot.name,
-            brands=self._spec.brands,
+            brands=self.brands,
             dsn=self._spec.dsn,
             lake_uri=self._spec.lake_uri,
             snapshot_age_s=self._spec.shards.snapshot_age_s,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import ray
 import structlog
@@ -141,38 +141,32 @@ class Supervisor:
             return Resized(owners, len(moves), longest_s)
 
     @ray.method
-    async def renew(self) -> Resized:
-        """Bring a new process with this supervisor's brands into each owner's place.
+    async def renew(self, brands: Mapping[str, Brand]) -> Resized:
+        """Bring a new process, which knows these brands, into each owner's place.
 
         One owner after the other, a few shards at a time, while all others are served: what the
-        brands' new measures add up to is counted before a shard moves. Raises ResizeRefused.
+        brands' new measures add up to is counted before a shard moves. Raises ResizeRefused, and
+        then nothing is changed.
         """
         if not self._started or self._resizing.locked():
             raise ResizeRefused("the shards are on their way to other owners already; try later")
         async with self._resizing:
-            former = dict(self._owners.slots)
-            moved, longest_s = 0, 0.0
+            self._progress = Progress(0, 0)
+            (process,) = await self._owners.processes.further(1)
+            self._owners.brands = brands  # of every owner from now on, whoever dies
+            former, moved, longest_s = list(self._owners.slots), 0, 0.0
             for number in former:
-                (process,) = await self._owners.processes.further(1)
                 target = await self._owners.open(set(), process)
                 shards = self._owners.slots[number].shards
                 await self._owners.prepare(target, shards)
                 longest_s = max(longest_s, await self._move(dict.fromkeys(shards, target)))
                 await self._owners.close(number)
                 moved += len(shards)
+                if number != former[-1]:
+                    process = self._owners.processes.take()
             self._owners.processes.prepare_spare()
             log.info("owners_renewed", owners=len(former), longest_pause_s=longest_s)
             return Resized(len(former), moved, longest_s)
-
-    @ray.method
-    async def spec(self) -> SupervisorSpec:
-        """Return what this supervisor was started with."""
-        return self._spec
-
-    @ray.method
-    async def take_over(self) -> None:
-        """Watch the owners that another supervisor has left."""
-        await self._start_again()
 
     async def _move(self, moves: Mapping[int, int]) -> float:
         """Move shards, each to its slot; return the longest pause of one (s)."""
@@ -217,15 +211,12 @@ def start(spec: SupervisorSpec) -> None:
     The supervisor runs on this node if it can: it need not die with a node of the owners.
     """
     stop()  # of a service that was killed: it would go on with its own brands and addresses
-    ray.get(_new(spec).start.remote())
-
-
-def _new(spec: SupervisorSpec) -> ActorProxy[Supervisor]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return SupervisorActor.options(
+    supervisor = SupervisorActor.options(
         name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True,
         scheduling_strategy=here,
     ).remote(spec)  # fmt: skip
+    ray.get(supervisor.start.remote())
 
 
 def stop() -> None:
@@ -258,14 +249,10 @@ def resize(owners: int, tell: Callable[[Progress], None]) -> Resized:
 def renew(brands: Mapping[str, Brand], tell: Callable[[Progress], None]) -> Resized:
     """Have the owners know other brands, or other measures of them, while they serve.
 
-    A new supervisor knows them for all owners to come. Raises ResizeRefused, ShardsWarming.
+    Raises ResizeRefused, and then nothing is changed; or ShardsWarming.
     """
-    with _supervisor() as former:
-        spec: SupervisorSpec = ray.get(former.spec.remote())
-    kill(NAME)
-    supervisor = _new(replace(spec, brands=brands))
-    ray.get(supervisor.take_over.remote())
-    return _told(supervisor, supervisor.renew.remote(), tell)
+    with _supervisor() as supervisor:
+        return _told(supervisor, supervisor.renew.remote(brands), tell)
 
 
 def _told(

@@ -1,8 +1,8 @@
 """All features of a shard's players as of a moment, from the lake's rows: the batch engine.
 
 One pass of Polars brings the events down to groups (player, local day, kind of event); numpy makes
-the windows of these. It shares the list of features with the online engine, and what one event adds
-to an own measure, and nothing else: no ledger, no running windows, no clock.
+the windows of these. It shares with the online engine the list, what a kind of event adds, and what
+is derived on read; there is no ledger, no running window and no clock.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _amount(event_type: str) -> pl.Expr:
 def _groups(events: pl.LazyFrame, brand: Brand, as_of: datetime) -> pl.LazyFrame:
     """Return (player_id, key) with counts, sums and times; the key packs day, night and kind."""
     hour = _hour_before(as_of)
-    first_day, ends = _night_ends(brand, as_of)
+    first_day, ends = _night_ends(events, brand, as_of)
     at, day = pl.col("occurred_at"), pl.col("local_day").cast(pl.Int32)
     night = at < pl.lit(ends).gather(day - first_day)
     key = day.cast(pl.Int64) * 4 + (at >= hour).cast(pl.Int64) * 2 + night.cast(pl.Int64)
@@ -162,9 +162,10 @@ def _own(events: pl.LazyFrame, features: FeatureList) -> pl.DataFrame:
     return pl.DataFrame(cells, schema=_OWN_CELLS, orient="row")
 
 
-def _night_ends(brand: Brand, as_of: datetime) -> tuple[int, pl.Series]:
-    """Return when the night of each local day of the brand ends, and the first of these days."""
-    first = brand.starts_on.toordinal() - 1
+def _night_ends(events: pl.LazyFrame, brand: Brand, as_of: datetime) -> tuple[int, pl.Series]:
+    """Return when the night of each local day ends, from the first day with an event on."""
+    earliest = events.select(pl.col("local_day").min()).collect().item()
+    first = (earliest or brand.local_day(as_of)).toordinal()
     days = range(first, brand.local_day(as_of).toordinal() + 2)
     ends = pl.Series([night_end(day, brand.zone) for day in days], dtype=pl.Int64)
     return first - _EPOCH, ends.cast(pl.Datetime("us", "UTC"))

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 SHARDS_A_TASK = 8
+UNDER_WAY = timedelta(days=1)
 ABOUT = "features.json"  # what a folder of features says of itself
 
 
@@ -104,7 +105,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished build: a folder of the lake, current for its brand."""
+    """A finished build: a folder of the lake, current for its brand; `events` were looked at."""
 
     folder: str
     players: int
@@ -137,8 +138,8 @@ def build(settings: Settings, request: Request, out: Path | None = None) -> Buil
     events = sum(file.events for file in files)
     about = _about(request, players, events)
     Lake(lake_uri).write(f"{folder}/{ABOUT}", json.dumps(about, indent=1).encode())
-    for old in asyncio.run(_make_current(settings, request, folder, players)):
-        _delete(Lake(lake_uri), old)
+    kept = asyncio.run(_make_current(settings, request, folder, players))
+    _delete_all_but(Lake(lake_uri), kept)
     if out is not None:
         _copy(Lake(lake_uri), folder, out)
     return Built(folder, players, events, len(about["features"]))
@@ -223,13 +224,14 @@ def _about(request: Request, players: int, events: int) -> dict[str, Any]:
 
 async def _make_current(
     settings: Settings, request: Request, folder: str, players: int
-) -> list[str]:
-    """List the folder; return those of old builds that nobody needs any more."""
+) -> set[str]:
+    """List the folder, and take old builds off the list; return what is on it then."""
     pool = Pool(str(settings.postgres.direct_dsn), most=1)
     try:
         builds = PostgresFeatureBuilds(pool)
         await builds.add(folder, request.brand.id, request.as_of, request.known_by, players)
-        return await builds.forget_old()
+        await builds.forget_old()
+        return await builds.folders()
     finally:
         await pool.close()
 
@@ -247,9 +249,13 @@ def _copy(lake: Lake, folder: str, out: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _delete(lake: Lake, folder: str) -> None:
-    for name in lake.names(folder):
-        lake.delete(name)
+def _delete_all_but(lake: Lake, folders: Container[str]) -> None:
+    """Delete builds that are not listed, but for those that may be under way."""
+    before = clock.now() - UNDER_WAY
+    for name, written in lake.names("features").items():
+        folder = name.rpartition("/")[0]
+        if folder not in folders and written < before:
+            lake.delete(name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

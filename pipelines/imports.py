@@ -141,7 +141,7 @@ def stores_of(settings: Settings, planned: Plan) -> Stores:
     constant = planned.mapping.constant_brand
     if constant is not None and constant not in brands:
         raise BrandChanged(
-            f"brand {constant!r} is new or changed since the service started: restart the service"
+            f"brand {constant!r} is new or changed since the service started: run `crm apply`"
         )
     return Stores(
         brands,

@@ -80,7 +80,7 @@ def build_features(
         chosen = choose(load_brands(settings.brands_dir), brand)
         built = build(settings, Request(chosen, at, known, label_days), out)
     typer.echo(
-        f"{built.players:,} players of {chosen.id} from {built.events:,} events: "
+        f"{built.players:,} players of {chosen.id} ({built.events:,} events looked at): "
         f"{built.folder} in the lake{'' if out is None else f', and {out}'}",
         err=True,
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
     from pyarrow import fs
 
 
@@ -15,13 +19,11 @@ if TYPE_CHECKING:
 class LakeSettings:
     """`uri` None means a folder of the instance's own; else a path, `file://` or `s3://`.
 
-    Events are written every `write_every_s` seconds. Sessions older than `session_days` (at least
-    the 90 days of the longest window) are dropped from PostgreSQL once they stand in the lake.
+    Events are written every `write_every_s` seconds.
     """
 
     uri: str | None = None
     write_every_s: float = 30.0
-    session_days: int = 400
 
 
 class Lake:
@@ -36,17 +38,27 @@ class Lake:
         )
         self._local = isinstance(self._fs, arrow_fs.LocalFileSystem)
 
-    def write(self, name: str, data: bytes) -> None:
-        """Store `data` under `name`; local files are written beside and renamed, as S3 does."""
+    def write(self, name: str, data: bytes, *, durable: bool = False) -> None:
+        """Store `data` under `name`; local files are written beside and renamed, as S3 does.
+
+        A `durable` one is on the disk when this returns, as what is in a bucket always is.
+        """
         path = f"{self._root}/{name}"
         if not self._local:
             with self._fs.open_output_stream(path) as out:
                 out.write(data)
             return
-        self._fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._fs.open_output_stream(f"{path}.part") as out:
-            out.write(data)
-        self._fs.move(f"{path}.part", path)
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        with part.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(target)
+        if durable:
+            _sync_folder(target.parent)
 
     def read(self, name: str) -> bytes:
         """Return the bytes under `name`; raises FileNotFoundError."""
@@ -76,3 +88,19 @@ class Lake:
             for info in self._fs.get_file_info(chosen)
             if info.is_file
         }
+
+    def dataset(self, names: Iterable[str], schema: pa.Schema) -> ds.Dataset:
+        """Return Parquet files as one dataset of `schema`; a column that a file lacks is null."""
+        from pyarrow import dataset  # noqa: PLC0415 - see __init__
+
+        paths = [f"{self._root}/{name}" for name in names]
+        return dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._fs)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a rename in `folder` outlive the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from io import BytesIO
 from secrets import token_hex
@@ -37,6 +37,7 @@ _COLUMNS: _Types = {
         "original_currency": pl.String,
 }  # fmt: skip
 SCHEMA = pl.Schema(_COLUMNS)
+_ARROW = pl.DataFrame(schema=SCHEMA).to_arrow().schema
 # in CSV times are microseconds, days are since 1970 and truth is 0 or 1
 _IN_CSV: _Types = {
     name: pl.String if type_ == pl.String or type_.is_decimal() else pl.Int64
@@ -55,10 +56,19 @@ class LakeEventFiles:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
-    def write(self, events: bytes) -> list[LakeFile]:
-        """Store PostgreSQL's CSV of events, a file a shard; raises LogGap where a seq lacks."""
-        by_shard = from_csv(events).partition_by("shard")
-        return [self._write(rows) for rows in by_shard]
+    def write(self, events: bytes, written: Callable[[LakeFile], None]) -> None:
+        """Store PostgreSQL's CSV of events, a file a shard, and tell of each that is written.
+
+        Raises LogGap at the end if a shard lacked a seq: the others are written all the same.
+        """
+        gaps: list[LogGap] = []
+        for rows in from_csv(events).partition_by("shard"):
+            try:
+                written(self._write(rows))
+            except LogGap as gap:
+                gaps.append(gap)
+        if gaps:
+            raise gaps[0]
 
     def merge(self, files: Sequence[LakeFile]) -> LakeFile:
         """Store the events of files that follow each other as one file."""
@@ -79,7 +89,7 @@ class LakeEventFiles:
             raise LogGap(f"the log of shard {shard} does not hold {first} to {last} once each")
         name = f"{_FOLDER}/{shard:03d}/{first:012d}-{last:012d}.{token_hex(4)}.parquet"
         data = to_parquet(rows)
-        self._lake.write(name, data)
+        self._lake.write(name, data, durable=True)
         return LakeFile(shard, first, last, name, len(data), VERSION)
 
 
@@ -102,15 +112,15 @@ def to_parquet(rows: pl.DataFrame) -> bytes:
 def scan(lake: Lake, files: Sequence[LakeFile]) -> pl.LazyFrame:
     """Return the rows of listed files, of whatever version, as the newest schema has them.
 
-    Raises OSError for a file that is not there when it is collected.
+    Only the columns and the row groups that are asked for are fetched. Raises OSError for a file
+    that is not there when it is collected.
     """
     if not files:
         return pl.LazyFrame(schema=SCHEMA)
     names = [file.name for file in files]
     if (paths := lake.local_paths(names)) is not None:
         return pl.scan_parquet(paths, schema=SCHEMA, missing_columns="insert", glob=False)
-    frames = [pl.read_parquet(lake.read(name)) for name in names]
-    return pl.concat([_newest(frame) for frame in frames]).lazy()
+    return pl.scan_pyarrow_dataset(lake.dataset(names, _ARROW))
 
 
 def sessions_before(lake: Lake, files: Sequence[LakeFile], day: date) -> list[tuple[Any, ...]]:
@@ -130,24 +140,20 @@ def _midnight(day: date) -> datetime:
 
 
 def logged_events(lake: Lake, spans: Mapping[LakeFile, Span]) -> list[tuple[int, LoggedEvent]]:
-    """Return (seq, event) of a span of each file, as the log has them; OSError without the file."""
+    """Return (seq, event) of a span of each file, as the log has them; OSError for a bad file."""
     frames = [
         scan(lake, [file])
         .filter(pl.col("seq") > span.after, pl.col("seq") <= span.upto)
         .select("seq", *_LOGGED)
         for file, span in spans.items()
     ]
-    return [(row[0], _logged(row[1:])) for row in pl.concat(frames).collect().iter_rows()]
+    try:
+        rows = pl.concat(frames).collect().iter_rows()
+    except pl.exceptions.PolarsError as error:
+        raise OSError(f"a file of the lake is damaged ({type(error).__name__})") from error
+    return [(row[0], _logged(row[1:])) for row in rows]
 
 
 def _logged(row: tuple[Any, ...]) -> LoggedEvent:
     fields = [*row[:-2], b"", (), *row[-2:]]  # no fingerprint, nothing personal
     return LoggedEvent(*fields)
-
-
-def _newest(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of an older version with the columns that it lacks: nothing was known of them."""
-    lacking = [
-        pl.lit(None, type_).alias(n) for n, type_ in SCHEMA.items() if n not in frame.columns
-    ]
-    return frame.with_columns(lacking).select(SCHEMA.names())

@@ -15,6 +15,7 @@ from crm.domain.ports import Manifest, Past, Span
 
 log = structlog.get_logger(__name__)
 
+EVENTS_A_READ = 100_000  # of a large file each read begins anew
 EVENTS_A_CHUNK = 5_000  # what is applied at once holds up whatever else a process serves
 
 
@@ -41,7 +42,8 @@ class LakeAndLog:
             except OSError as error:
                 log.warning("lake_unreadable", files=len(portion), error=type(error).__name__)
                 break
-            yield events
+            for start in range(0, len(events), EVENTS_A_CHUNK):
+                yield events[start : start + EVENTS_A_CHUNK]
             rest |= {file.shard: span.upto for file, span in portion.items()}
         async for chunk in self._log.read_after(rest):
             yield chunk
@@ -50,9 +52,9 @@ class LakeAndLog:
 def _portions(
     files: Iterable[LakeFile], after: Mapping[int, int]
 ) -> Iterator[dict[LakeFile, Span]]:
-    """Yield what to read at once: up to EVENTS_A_CHUNK events, each shard's in order."""
+    """Yield what to read at once: up to EVENTS_A_READ events, each shard's in order."""
     portion: dict[LakeFile, Span] = {}
-    room = EVENTS_A_CHUNK
+    room = EVENTS_A_READ
     for file in files:
         start = max(after[file.shard], file.first_seq - 1)
         while start < file.last_seq:
@@ -62,6 +64,6 @@ def _portions(
             start = end
             if not room:
                 yield portion
-                portion, room = {}, EVENTS_A_CHUNK
+                portion, room = {}, EVENTS_A_READ
     if portion:
         yield portion

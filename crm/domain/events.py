@@ -68,6 +68,9 @@ _OTHER_TYPES = frozenset(
 )
 EVENT_TYPES = _MONEY_TYPES | _OTHER_TYPES
 SESSION_TYPES = frozenset({"session.started", "session.ended"})
+# Older ones have no partition of their own, and leave PostgreSQL once they are in the lake. Longer
+# than every window, and one number for all writers: no day's partition is made anew.
+SESSION_RETENTION = timedelta(days=400)
 _CUSTOM_TYPE = re.compile(r"custom\.[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import NamedTuple, Protocol
 
@@ -199,8 +199,11 @@ class Manifest(Protocol):
 class EventFiles(Protocol):
     """The lake's event files; what it names may not be listed yet."""
 
-    def write(self, events: bytes) -> list[LakeFile]:
-        """Store what `Manifest.events` gave, a file a shard; raises LogGap where a seq lacks."""
+    def write(self, events: bytes, written: Callable[[LakeFile], None]) -> None:
+        """Store what `Manifest.events` gave, a file a shard, and tell of each that is written.
+
+        Raises LogGap at the end if a shard lacked a seq: the others are written all the same.
+        """
 
     def merge(self, files: Sequence[LakeFile]) -> LakeFile:
         """Store the events of files that follow each other as one file."""

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from crm.domain.lake_files import to_merge
+from crm.domain.events import SESSION_RETENTION
+from crm.domain.lake_files import LakeFile, to_merge
 from crm.domain.ports import EventFiles, Manifest, Span
 from crm.domain.shards import SHARDS
 
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 EVENTS_A_ROUND = 100_000  # about 40 MB on their way at once
 READERS_MAY_TAKE = timedelta(hours=1)
-LONGEST_WINDOW_DAYS = 90
+CLOCKS_DIFFER = timedelta(days=1)
 
 
 class LakeWriter:
@@ -47,10 +48,13 @@ class LakeWriter:
 
     async def _write(self, spans: Mapping[int, Span]) -> int:
         events = await self._manifest.events(spans)
-        files = await asyncio.to_thread(self._files.write, events)
-        listed = await self._manifest.add(files)
-        for file in set(files) - set(listed):  # another writer was quicker
-            await asyncio.to_thread(self._files.delete, file.name)
+        files: list[LakeFile] = []
+        try:
+            await asyncio.to_thread(self._files.write, events, files.append)
+        finally:  # a shard that cannot be written does not hold up the others
+            listed = await self._manifest.add(files)
+            for file in set(files) - set(listed):  # another writer was quicker
+                await asyncio.to_thread(self._files.delete, file.name)
         return sum(file.events for file in listed)
 
     async def compact(self) -> int:
@@ -80,10 +84,10 @@ class LakeWriter:
         await self._manifest.forget_replaced(replaced)
         return len(gone)
 
-    async def drop_sessions(self, kept_days: int) -> list[str]:
+    async def drop_sessions(self) -> list[str]:
         """Drop old sessions from PostgreSQL that stand in the lake; return the partitions."""
-        days = max(kept_days, LONGEST_WINDOW_DAYS)
-        dropped = await self._manifest.drop_sessions((self._now() - timedelta(days=days)).date())
+        before = self._now() - SESSION_RETENTION - CLOCKS_DIFFER
+        dropped = await self._manifest.drop_sessions(before.date())
         if dropped:
             log.info("sessions_dropped", partitions=len(dropped))
         return dropped

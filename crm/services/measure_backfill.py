@@ -6,15 +6,15 @@ snapshot knows stays as it is. Counting may begin long before the shard is adopt
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import structlog
 
 from crm.domain.events import LoggedEvent
-from crm.domain.ports import Past
+from crm.domain.ports import Past, Span
 from crm.services.shard_snapshots import Lacking, ShardSnapshot
 from crm.services.shard_tables import ShardTables
+from crm.services.whole_past import whole
 
 log = structlog.get_logger(__name__)
 
@@ -33,21 +33,26 @@ class MeasureBackfill:
         self._waiting: dict[int, list[LoggedEvent]] = {}
 
     async def count(
-        self, past: Past, lacking: Mapping[int, Lacking], upto: Mapping[int, int] | None = None
+        self, past: Past, lacking: Mapping[int, Lacking], upto: Mapping[int, int]
     ) -> None:
-        """Go on counting what these shards lack, up to the seqs `upto` (None: all there is)."""
+        """Go on counting what these shards lack, up to the seqs `upto`.
+
+        Raises LogGap unless the past holds each number just once. After any failure what was
+        counted of these shards is forgotten.
+        """
         for shard in lacking:
-            begun = self._lacking.get(shard) == lacking[shard]
-            if not begun or (upto is not None and self._seqs[shard] > upto[shard]):
+            if self._lacking.get(shard) != lacking[shard] or self._seqs[shard] > upto[shard]:
                 self._begin(shard, lacking[shard])
-        reached = {shard: self._seqs[shard] for shard in lacking}
-        async for chunk in past.read_after(reached):
-            wanted = [e for seq, e in chunk if upto is None or seq <= upto[e.shard]]
-            self._add(wanted)
-            for seq, event in chunk:
-                reached[event.shard] = max(reached[event.shard], seq)
-            await asyncio.sleep(0)  # whatever else this process serves may come in between
-        self._seqs |= reached if upto is None else {shard: upto[shard] for shard in lacking}
+        try:
+            spans = {shard: Span(self._seqs[shard], upto[shard]) for shard in lacking}
+            async for events in whole(past, spans):
+                for event in self._tables.backfill(events, self._lacking):
+                    self._waiting[event.shard].append(event)
+        except BaseException:
+            for shard in lacking:
+                self._begin(shard, lacking[shard])
+            raise
+        self._seqs |= {shard: upto[shard] for shard in lacking}
         log.info("measures_counted", shards=len(lacking))
 
     def finish(self, snapshot: ShardSnapshot, tables: ShardTables) -> None:
@@ -57,15 +62,11 @@ class MeasureBackfill:
         """
         shard = snapshot.shard
         tables.take(shard, self._tables)
-        later = {event.event_id for part in snapshot.brands.values() for event in part.ahead}
-        due = [event for event in self._waiting.pop(shard) if event.event_id not in later]
+        later = {(b, e.event_id) for b, part in snapshot.brands.items() for e in part.ahead}
+        due = [e for e in self._waiting.pop(shard) if (e.brand, e.event_id) not in later]
         tables.backfill(due, {shard: self._lacking.pop(shard)})
         self._tables.drop([shard])
 
     def _begin(self, shard: int, lacking: Lacking) -> None:
         self._tables.drop([shard])
         self._lacking[shard], self._seqs[shard], self._waiting[shard] = lacking, 0, []
-
-    def _add(self, events: Sequence[LoggedEvent]) -> None:
-        for event in self._tables.backfill(events, self._lacking):
-            self._waiting[event.shard].append(event)

@@ -38,7 +38,7 @@ def columns_of(
     values, missing = {}, {}
     for name in names:
         if name not in table.features.defined:
-            raise FeatureNotFound(f"the running service has no feature {name!r}; restart it")
+            raise FeatureNotFound(f"the running service has no feature {name!r}: run `crm apply`")
         column, mask = table.column(name, rows)
         values[name] = column.copy()
         if mask is not None:
@@ -59,7 +59,9 @@ Written = int | float | str | None
 def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, Written]:
     """Write features for people: money as decimal strings in major units, times as RFC 3339."""
     features = features_of(brand).features
-    return {name: _written(brand, features[name], value) for name, value in values.items()}
+    # an owner may know a new measure before this process does
+    known = {name: value for name, value in values.items() if name in features}
+    return {name: _written(brand, features[name], value) for name, value in known.items()}
 
 
 def _written(brand: Brand, feature: Feature, value: int | None) -> Written:

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
-from crm.domain.errors import LogGap
-from crm.domain.ports import Claim, EventLog, Files, Past
+from crm.domain.ports import Claim, EventLog, Files, Past, Span
 from crm.services.measure_backfill import MeasureBackfill
 from crm.services.shard_snapshots import ShardSnapshot
 from crm.services.shard_tables import ShardTables
+from crm.services.whole_past import whole
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +44,11 @@ class Adoption:
         lacking: dict[int, ShardSnapshot] = {}
         async for snapshot in newest_snapshots(history, files, list(self.claims)):
             self.tables.load(snapshot)
-            self._heads[snapshot.shard] = self.snapshot_seqs[snapshot.shard] = snapshot.seq
-            if self.tables.lacking(snapshot):
+            self._heads[snapshot.shard] = snapshot.seq
+            if self.tables.lacking(snapshot):  # and a better one is written soon
                 lacking[snapshot.shard] = snapshot
+            else:
+                self.snapshot_seqs[snapshot.shard] = snapshot.seq
         if lacking:
             wanted = {shard: self.tables.lacking(s) for shard, s in lacking.items()}
             upto = {shard: snapshot.seq for shard, snapshot in lacking.items()}
@@ -55,22 +57,12 @@ class Adoption:
                 self._backfill.finish(snapshot, self.tables)
 
     async def _replay(self, past: Past) -> int:
-        """Apply the log above the snapshots, which must hold each number up to the claim once."""
-        heads, seqs = self._heads, {shard: claim.seq for shard, claim in self.claims.items()}
-        seen = {shard: bytearray(max(0, seq - heads[shard])) for shard, seq in seqs.items()}
+        """Apply the log above the snapshots up to the claims, each number once."""
+        spans = {s: Span(self._heads[s], claim.seq) for s, claim in self.claims.items()}
         replayed = 0
-        async for chunk in past.read_after(heads):
-            for seq, event in chunk:
-                numbers, place = seen[event.shard], seq - heads[event.shard] - 1
-                if place >= len(numbers) or numbers[place]:
-                    raise LogGap(f"shard {event.shard} has {seq} twice, or beyond the log's end")
-                numbers[place] = 1
-            self.tables.apply([event for _, event in chunk])
-            replayed += len(chunk)
-            await asyncio.sleep(0)  # whatever else this process serves may come in between
-        broken = [s for s, seq in seqs.items() if seq < heads[s] or 0 in seen[s]]
-        if broken:
-            raise LogGap(f"the log of shards {broken} lacks events that were acknowledged")
+        async for events in whole(past, spans):
+            self.tables.apply(events)
+            replayed += len(events)
         return replayed
 
 

@@ -45,7 +45,7 @@ MAX_LEAD = timedelta(seconds=2)
 
 @dataclass(frozen=True)
 class Stores:
-    """What an owner stands on: three connections, of which none waits behind another.
+    """What an owner stands on: connections of which none waits behind another.
 
     `log` is the writer's; `side` asks for the epochs; `history` claims shards, and `past` has their
     events, however old.
@@ -70,7 +70,7 @@ class ShardOwner:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = name
-        self._brands = brands
+        self.brands = brands
         self._stores = stores
         self._now = now
         self._sleep = sleep
@@ -107,7 +107,7 @@ class ShardOwner:
             claimed = _loop_time()
             self._arriving = {shard: claim.epoch for shard, claim in claims.items()}
             try:
-                tables = ShardTables(self._brands, self._now)
+                tables = ShardTables(self.brands, self._now)
                 adoption = Adoption(claims, tables, self._backfill)
                 replayed = await adoption.run(stores.history, stores.past, stores.files)
                 if not released and any(claim.epoch > 1 for claim in claims.values()):
@@ -124,11 +124,11 @@ class ShardOwner:
         """
         async with self._moving:
             stores = self._stores
-            snapshots = newest_snapshots(stores.history, stores.files, shards)
-            found = {s.shard: self._tables.lacking(s) async for s in snapshots}
-            await self._backfill.count(
-                stores.past, {s: lacks for s, lacks in found.items() if lacks}
-            )
+            lacking, upto = {}, {}
+            async for snapshot in newest_snapshots(stores.history, stores.files, shards):
+                if measures := self._tables.lacking(snapshot):
+                    lacking[snapshot.shard], upto[snapshot.shard] = measures, snapshot.seq
+            await self._backfill.count(stores.past, lacking, upto)
 
     async def _serve(self, adoption: Adoption) -> None:
         """Serve what has arrived: each shard whole between two awaits, the first all at once."""
@@ -187,8 +187,10 @@ class ShardOwner:
         """Store groups of events durably; returns a verdict per event after the commit."""
         if self._queue.events > MAX_WAITING:
             raise ShardsWarming("the shard's queue is full; try again")
-        if unknown := {group[0].brand for group in groups} - self._brands.keys():
-            raise BrandNotFound(f"the running service has no brand {min(unknown)!r}; restart it")
+        if unknown := {group[0].brand for group in groups} - self.brands.keys():
+            raise BrandNotFound(
+                f"the running service has no brand {min(unknown)!r}: run `crm apply`"
+            )
         return await self._queue.put(groups)
 
     async def write_forever(self) -> None:

@@ -97,7 +97,7 @@ async def verify_features(
         live = await shards.of_shard(brand.id, shard)
         if other := live.values.keys() ^ features_of(brand).features.keys():
             raise FeatureNotFound(
-                f"the measures of brand {brand.id} were changed ({min(other)}): restart the service"
+                f"the measures of brand {brand.id} were changed ({min(other)}): run `crm apply`"
             )
         found.look_at(live)
         for recount in recounts:

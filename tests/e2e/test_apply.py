@@ -43,6 +43,9 @@ class Ingest(threading.Thread):
         answer = client.post("/v1/events", json={"events": events})
         self.answers.append(answer.status_code)
         self.sent += answer.json()["accepted"] if answer.status_code == httpx.codes.OK else 0
+        asked = {"brand": "demo"}
+        answer = client.get(f"/v1/players/p{self.sent % PLAYERS}/features", params=asked)
+        self.answers.append(answer.status_code)
 
     def _bet(self, number: int) -> dict[str, object]:
         return {

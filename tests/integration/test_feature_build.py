@@ -19,6 +19,7 @@ from crm.adapters.postgres.settings import PostgresSettings
 from crm.domain.events import LoggedEvent
 from crm.domain.features import FEATURES
 from crm.domain.shards import SHARDS
+from pipelines import features
 from pipelines.features import ABOUT, CannotBuild, Request, build
 from tests.support.brute_force import features_of
 from tests.support.builders import NOON, a_brand, a_logged_event
@@ -94,8 +95,9 @@ def _expected_labels(events: list[LoggedEvent], player: str) -> dict[str, int]:
 
 
 async def test_the_newest_build_is_the_current_one_and_old_ones_go(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(features, "UNDER_WAY", timedelta(0))  # nothing else builds meanwhile
     await _log(str(settings.postgres.dsn), _history())
     pool, lake = Pool(str(settings.postgres.dsn)), Lake(str(settings.lake.uri))
     builds = PostgresFeatureBuilds(pool)

@@ -41,7 +41,7 @@ KINDS: tuple[tuple[str, dict[str, object]], ...] = (
 )  # fmt: skip
 
 
-def _events(count: int, seed: int) -> list[LoggedEvent]:
+def _events(count: int, seed: int, days: int = 100) -> list[LoggedEvent]:
     rng = random.Random(seed)
     found = []
     for number in range(count):
@@ -51,7 +51,7 @@ def _events(count: int, seed: int) -> list[LoggedEvent]:
                 event_id=f"{seed}-{number}",
                 type=kind,
                 player_id=f"p{rng.randrange(40)}",
-                occurred_at=NOON - timedelta(minutes=rng.randrange(60 * 24 * 100)),
+                occurred_at=NOON - timedelta(minutes=rng.randrange(60 * 24 * days)),
                 properties=properties,
             )
         )
@@ -80,7 +80,8 @@ class _System:
 
 @asynccontextmanager
 async def _a_system(dsn: str, folder: Path) -> AsyncIterator[_System]:
-    log, side = (PostgresEventLog(dsn, lambda: NOON) for _ in range(2))
+    then = NOON - timedelta(days=300)  # sessions of 600 days ago were recent
+    log, side = (PostgresEventLog(dsn, lambda: then) for _ in range(2))
     pool = Pool(dsn, most=1)
     async with an_owner(log, Clock(NOON), side=side, brands={BRAND.id: BRAND}) as owner:
         yield _System(owner, pool, Lake(str(folder)))
@@ -154,8 +155,8 @@ async def test_events_that_the_lake_lacks_are_found(dsn: str, tmp_path: Path) ->
 
 async def test_sessions_that_stand_in_the_lake_alone_are_counted(dsn: str, tmp_path: Path) -> None:
     async with _a_system(dsn, tmp_path) as system:
-        await system.owner.append([[event] for event in _events(600, seed=1)])
+        await system.owner.append([[event] for event in _events(600, seed=1, days=600)])
         await system.writer.catch_up()
-        assert await system.writer.drop_sessions(kept_days=90) != []
+        assert await system.writer.drop_sessions() != []
         assert (await system.verified()).wrong == 0
         assert (await system.verified(PostgresRecount(system.pool))).wrong > 0  # without the lake

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from crm.adapters.memory import MemoryEventLog, MemoryFiles
 from crm.domain.brands import Brand
+from crm.domain.errors import DatabaseAway, LogGap
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_list import features_of
@@ -22,6 +24,8 @@ from crm.domain.shards import SHARDS
 from crm.domain.times import to_us
 from crm.services.measure_backfill import MeasureBackfill
 from crm.services.shard_owner import ShardOwner, Stores
+from crm.services.shard_tables import ShardTables
+from tests.support.builders import NOON, a_brand, a_logged_event
 from tests.support.clock import Clock
 from tests.support.histories import ENDS, brands, histories
 from tests.support.own_measures import OWN
@@ -39,6 +43,7 @@ class Case:
     begin: datetime
     parts: tuple[Part, Part, Part]
     prepared: bool
+    stumbles: bool  # the database goes away once while the past is read
 
 
 @st.composite
@@ -56,7 +61,26 @@ def _cases(draw: st.DrawFn) -> Case:
         begin=end - timedelta(seconds=draw(st.sampled_from([0, 300, 86_400]))),
         parts=tuple((part, draw(pause)) for part in parts),  # type: ignore[arg-type]  # three of three
         prepared=draw(st.booleans()),
+        stumbles=draw(st.booleans()),
     )
+
+
+class Stumbling:
+    """A log whose past cannot be read to its end the first time."""
+
+    def __init__(self, log: MemoryEventLog) -> None:
+        self._log = log
+        self._fails = True
+
+    async def read_after(
+        self, after: Mapping[int, int]
+    ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
+        """Yield the first chunk, then fail; all of them from the second time on."""
+        async for chunk in self._log.read_after(after):
+            yield chunk
+            if self._fails:
+                self._fails = False
+                raise DatabaseAway("the store is away")
 
 
 async def _no_pause(_s: float) -> None:
@@ -74,7 +98,9 @@ async def _play(case: Case) -> tuple[dict[int, TableSlice], datetime]:
     """One owner with the measures of then hands its shards to one with those of now."""
     log, files, clock = MemoryEventLog(), MemoryFiles(), Clock(case.begin)
     stores = Stores(log, log, log, log, files)
-    before, after = (_owner(case, measures, stores, clock) for measures in (case.then, case.now))
+    before = _owner(case, case.then, stores, clock)
+    past = Stumbling(log) if case.stumbles else log
+    after = _owner(case, case.now, replace(stores, past=past), clock)
     await before.adopt(range(SHARDS))
     writing = asyncio.create_task(before.write_forever())
     first, second, third = case.parts
@@ -83,10 +109,13 @@ async def _play(case: Case) -> tuple[dict[int, TableSlice], datetime]:
     for shard in shards:
         await before.snapshot(shard)
     if case.prepared:
-        await after.prepare(shards)
+        with suppress(DatabaseAway):
+            await after.prepare(shards)
     await _append(before, second, clock)
     await before.release(range(SHARDS))
     writing.cancel()
+    with suppress(DatabaseAway):
+        await after.adopt(range(SHARDS), released=True)
     await after.adopt(range(SHARDS), released=True)
     writing = asyncio.create_task(after.write_forever())
     await _append(after, third, clock)
@@ -119,15 +148,42 @@ def test_measures_that_come_later_are_what_they_would_have_been_from_the_first_e
     assert found == {shard: always.export(shard) for shard in found}
 
 
+async def test_a_past_that_lacks_an_event_is_never_counted_in_silence() -> None:
+    brand = a_brand()
+    log, files, clock = MemoryEventLog(), MemoryFiles(), Clock(NOON)
+    stores = Stores(log, log, log, log, files)
+    case = Case(brand, (), OWN[:1], NOON, (([], 0), ([], 0), ([], 0)), False, False)
+    before, after = (_owner(case, measures, stores, clock) for measures in ((), OWN[:1]))
+    await before.adopt(range(SHARDS))
+    writing = asyncio.create_task(before.write_forever())
+    events = [a_logged_event(event_id=f"e{n}", type="bet.settled",
+                             properties={"result": "won", "x": 1.5}) for n in range(5)]  # fmt: skip
+    await _append(before, (events, 0), clock)
+    await before.release(range(SHARDS))
+    writing.cancel()
+    del log.events[events[0].shard][2]
+    with pytest.raises(LogGap):
+        await after.adopt(range(SHARDS), released=True)
+
+
+def _goes_on_after_a_failure(patch: pytest.MonkeyPatch) -> None:
+    whole = MeasureBackfill._begin
+
+    def begin(self: MeasureBackfill, shard: int, lacking: object) -> None:
+        if self._lacking.get(shard) != lacking:
+            whole(self, shard, lacking)  # type: ignore[arg-type]  # of the same types
+
+    patch.setattr(MeasureBackfill, "_begin", begin)
+
+
 def _forgets_those_that_waited(patch: pytest.MonkeyPatch) -> None:
-    whole = MeasureBackfill._add
+    whole = ShardTables.backfill
 
-    def add(self: MeasureBackfill, events: Sequence[LoggedEvent]) -> None:
-        whole(self, events)
-        for waiting in self._waiting.values():
-            waiting.clear()
+    def backfill(self: ShardTables, *args: object) -> list[LoggedEvent]:
+        whole(self, *args)  # type: ignore[arg-type]  # of the same types
+        return []
 
-    patch.setattr(MeasureBackfill, "_add", add)
+    patch.setattr(ShardTables, "backfill", backfill)
 
 
 def _counts_what_the_snapshot_keeps_for_later(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +210,7 @@ def _begins_again_what_was_prepared(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "plant",
     [_forgets_those_that_waited, _counts_what_the_snapshot_keeps_for_later,
-     _begins_again_what_was_prepared],
+     _begins_again_what_was_prepared, _goes_on_after_a_failure],
     ids=lambda plant: plant.__name__.strip("_"),
 )  # fmt: skip
 def test_a_planted_bug_is_found(plant: object, monkeypatch: pytest.MonkeyPatch) -> None:

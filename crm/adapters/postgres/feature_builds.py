@@ -30,8 +30,13 @@ class PostgresFeatureBuilds:
             folder: str | None = await connection.fetchval(self._sql["current_build"], brand)
         return folder
 
-    async def forget_old(self) -> list[str]:
-        """Take all but the last few builds of each brand off the list; return their folders."""
+    async def forget_old(self) -> None:
+        """Take all but the last few builds of each brand off the list."""
         async with self._pool.using() as connection:
-            rows = await connection.fetch(self._sql["old_builds"])
-        return [row["folder"] for row in rows]
+            await connection.execute(self._sql["forget_old_builds"])
+
+    async def folders(self) -> set[str]:
+        """Return the folder of every build on the list."""
+        async with self._pool.using() as connection:
+            rows = await connection.fetch(self._sql["builds"])
+        return {row["folder"] for row in rows}

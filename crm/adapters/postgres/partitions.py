@@ -9,9 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 
 from crm.adapters.postgres.queries import load
-from crm.domain.events import SESSION_TYPES, LoggedEvent
+from crm.domain.events import SESSION_RETENTION, SESSION_TYPES, LoggedEvent
 
-SESSION_RETENTION = timedelta(days=400)  # older sessions share the default partition
 _LOCK = 0x70617274  # "part": one maker of partitions at a time
 
 
