@@ -171,7 +171,7 @@ async def _wrong_players(client: httpx.AsyncClient, sent: Sequence[Event], playe
 
 def _rows(players: int, kills: Sequence[Kill], lost: int, twice: int, wrong: int) -> Iterator[Row]:
     what = f"owner killed, {players:,} players, {PER_S:,} events/s"
-    note = f"the worst of {len(kills)} kills; no reference: nobody else restarts so"
+    note = f"the worst of {len(kills)}"
     yield Row(f"{what}: a read is answered", max(k.read_s for k in kills), "s",
               targets=(at_most(5),), note=note)  # fmt: skip
     yield Row(f"{what}: a write is acknowledged", max(k.write_s for k in kills), "s",
