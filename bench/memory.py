@@ -155,7 +155,7 @@ def _apply(
         at = until_us - rng.integers(0, _DAY_US // 3, len(players))
         amounts = rng.integers(1, 10_000, len(players))
         columns = EventColumns(
-            [ids[player] for player in players.tolist()], shards[players],
+            (), [ids[player] for player in players.tolist()], shards[players],
             np.tile(kinds, len(players) // len(kinds)), amounts, amounts % 3_600, at,
             at // _DAY_US + 719_163,
         )  # fmt: skip
