@@ -111,17 +111,11 @@ class FeatureTable:
             np.maximum.at(self._last[index], rows[of_moment], events.at[of_moment])
         self._count(events, *events.cells(rows, self._zone))
 
-    def backfill(self, events: EventColumns, measures: Sequence[int]) -> Mask:
-        """Count events of before by some measures alone, which the table lacked when they came.
-
-        Returns which of the events the table's clock has not reached: these are not counted.
-        """
-        ahead = events.at > self.now_us
-        due = events.take(~ahead)
-        cells, event = due.cells(self._rows(due.player_ids, due.shards), self._zone)
+    def backfill(self, events: EventColumns, measures: Sequence[int]) -> None:
+        """Count events of before by some measures alone, which the table lacked when they came."""
+        cells, event = events.cells(self._rows(events.player_ids, events.shards), self._zone)
         lacked = np.isin(cells.measures, measures)
-        self._count(due, cells.take(lacked), event[lacked])
-        return ahead
+        self._count(events, cells.take(lacked), event[lacked])
 
     def _count(self, events: EventColumns, cells: Cells, event: Ints) -> None:
         """File what events add; `event` is the place of each cell's."""

@@ -41,20 +41,18 @@ class Adoption:
 
     async def _load(self, history: EventLog, past: Past, files: Files) -> None:
         """Load the newest snapshots, and count what they lack; without one the replay is longer."""
-        lacking: dict[int, ShardSnapshot] = {}
+        lacking: list[ShardSnapshot] = []
         async for snapshot in newest_snapshots(history, files, list(self.claims)):
-            self.tables.load(snapshot)
             self._heads[snapshot.shard] = snapshot.seq
             if self.tables.lacking(snapshot):  # and a better one is written soon
-                lacking[snapshot.shard] = snapshot
+                lacking.append(snapshot)
             else:
+                self.tables.load(snapshot)
                 self.snapshot_seqs[snapshot.shard] = snapshot.seq
         if lacking:
-            wanted = {shard: self.tables.lacking(s) for shard, s in lacking.items()}
-            upto = {shard: snapshot.seq for shard, snapshot in lacking.items()}
-            await self._backfill.count(past, wanted, upto)
-            for snapshot in lacking.values():
-                self._backfill.finish(snapshot, self.tables)
+            await self._backfill.count(past, lacking)
+            for snapshot in lacking:
+                self._backfill.load(snapshot, self.tables)
 
     async def _replay(self, past: Past) -> int:
         """Apply the log above the snapshots up to the claims, each number once."""

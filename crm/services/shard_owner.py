@@ -124,11 +124,9 @@ class ShardOwner:
         """
         async with self._moving:
             stores = self._stores
-            lacking, upto = {}, {}
-            async for snapshot in newest_snapshots(stores.history, stores.files, shards):
-                if measures := self._tables.lacking(snapshot):
-                    lacking[snapshot.shard], upto[snapshot.shard] = measures, snapshot.seq
-            await self._backfill.count(stores.past, lacking, upto)
+            newest = newest_snapshots(stores.history, stores.files, shards)
+            lacking = [snapshot async for snapshot in newest if self._tables.lacking(snapshot)]
+            await self._backfill.count(stores.past, lacking)
 
     async def _serve(self, adoption: Adoption) -> None:
         """Serve what has arrived: each shard whole between two awaits, the first all at once."""

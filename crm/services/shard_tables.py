@@ -94,21 +94,16 @@ class ShardTables:
         """Return the measures of today that a snapshot knows nothing of."""
         return snapshot.lacking(self._brands)
 
-    def backfill(
-        self, events: Sequence[LoggedEvent], lacking: Mapping[int, Lacking]
-    ) -> list[LoggedEvent]:
-        """Count events by what their shards lack; return those that the clock has not reached."""
+    def backfill(self, events: Sequence[LoggedEvent], lacking: Mapping[int, Lacking]) -> None:
+        """Count events of before by what their shards lack."""
         grouped: dict[tuple[str, tuple[int, ...]], list[LoggedEvent]] = {}
         for event in events:
             measures = lacking[event.shard].get(event.brand, ())
             if self._matter(event, measures):
                 grouped.setdefault((event.brand, measures), []).append(event)
-        left = []
         for (brand, measures), counted in grouped.items():
             table = self.of(brand)
-            ahead = table.backfill(EventColumns.of(counted, table.features), measures)
-            left += [counted[place] for place in np.flatnonzero(ahead).tolist()]
-        return left
+            table.backfill(EventColumns.of(counted, table.features), measures)
 
     def _matter(self, event: LoggedEvent, measures: Sequence[int]) -> bool:
         """Return whether one of the measures may count the event."""
@@ -116,11 +111,15 @@ class ShardTables:
         return any(not of or event.type in of for of in types)
 
     def load(self, snapshot: ShardSnapshot) -> None:
-        """Take in a shard that is not here yet, as its snapshot has it."""
+        """Take in a shard as its snapshot has it."""
+        self.reach(snapshot)
         for brand, part in snapshot.brands.items():
-            table = self.of(brand)
-            table.advance(snapshot.now_us)  # its buckets are those of its own clock
-            table.load(snapshot.shard, part)
+            self.of(brand).load(snapshot.shard, part)
+
+    def reach(self, snapshot: ShardSnapshot) -> None:
+        """Move the clocks on to the snapshot's: its buckets are those of its own clock."""
+        for brand in snapshot.brands:
+            self.of(brand).advance(snapshot.now_us)
 
     def take(self, shard: int, other: ShardTables) -> None:
         """Take in a shard that is not here yet, as `other` has it."""

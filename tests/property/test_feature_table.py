@@ -44,12 +44,9 @@ def _features(table: FeatureTable) -> dict[str, dict[str, int | None]]:
     return found
 
 
-def _bytes(table: FeatureTable) -> list[bytes]:
-    """The canonical bytes of all that the table knows."""
-    return [
-        part.lifetime + part.first + part.last + part.once + part.days + part.hours
-        for part in (table.export(shard) for shard in range(SHARDS))
-    ]
+def _bytes(table: FeatureTable) -> dict[int, TableSlice]:
+    """All that the table knows, canonical, by shard."""
+    return {shard: table.export(shard) for shard in table.shards()}
 
 
 def _by_shard(table: FeatureTable) -> list[tuple[list[str], list[int]]]:
@@ -128,11 +125,11 @@ def test_a_restored_table_equals_one_that_was_never_stopped(
     whole.apply(_columns(events, brand))
     before = _table(brand, end)
     before.apply(_columns(events[:cut], brand))
-    parts = [before.export(shard) for shard in range(SHARDS)]
+    parts = _bytes(before)
     later = to_us(end + timedelta(seconds=later_s))
     restored = _table(brand, end)
     restored.advance(later)
-    for shard, part in enumerate(parts):
+    for shard, part in parts.items():
         restored.load(shard, part)
     restored.apply(_columns(events[cut:], brand))
     whole.advance(later)
