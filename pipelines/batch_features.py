@@ -7,7 +7,7 @@ is derived on read; there is no ledger, no running window and no clock.
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Literal
 
@@ -68,6 +68,7 @@ def features_at(
     known by `known_by` do not count (None: all do). One row a player, by id; raw integers, null
     where a value is missing.
     """
+    as_of = as_of.astimezone(UTC)  # hours are those of UTC
     if known_by is not None:
         events = events.filter(pl.col("known_at") <= known_by)
     events = events.filter(pl.col("brand") == brand.id, pl.col("occurred_at") <= as_of)
@@ -84,7 +85,7 @@ def labels_after(
     `label_active` is 1 for who bet or deposited; amounts are in minor units, NGR as the features
     have it. Only labels look beyond `as_of`, whenever it was known.
     """
-    at = pl.col("occurred_at")
+    at, as_of = pl.col("occurred_at"), as_of.astimezone(UTC)
     after = events.filter(
         pl.col("brand") == brand.id, at > as_of, at <= as_of + timedelta(days=days)
     )

@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -68,17 +68,38 @@ class Request:
     known_by: datetime
     label_days: int | None = None
 
+    @classmethod
+    def of(
+        cls, brand: Brand, as_of: str, known_by: str | None, label_days: int | None, now: datetime
+    ) -> Request:
+        """Read what was asked; raises CannotBuild. A date is its 00:00 UTC, `now` is now."""
+        at = _moment(as_of, "--as-of")
+        known = now if known_by == "now" else _moment(known_by or as_of, "--known-by")
+        request = cls(brand, at, known, label_days)
+        request.check(now)
+        return request
+
     def check(self, now: datetime) -> None:
         """Raise CannotBuild for moments that are not past yet."""
         if self.as_of > now:
             raise CannotBuild(f"--as-of {rfc3339(self.as_of)} is not past yet")
         if self.as_of < self.brand.begins_at:
             raise CannotBuild(f"brand {self.brand.id} began on {self.brand.starts_on}")
-        if self.label_days is not None and self.as_of + timedelta(days=self.label_days) > now:
+        if self.label_days is not None and timedelta(days=self.label_days) > now - self.as_of:
             raise CannotBuild(
                 f"{self.label_days} days after {rfc3339(self.as_of)} are not past yet: what the"
                 " players will do is not known"
             )
+
+
+def _moment(text: str, option: str) -> datetime:
+    """Return a moment in UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        message = f"{option}: a date or time, such as 2026-03-01T12:00Z, not {text!r}"
+        raise CannotBuild(message) from None
 
 
 @dataclass(frozen=True)
@@ -169,6 +190,8 @@ def parts_of(request: Request, lake_uri: str, files: Sequence[LakeFile], folder:
 
 def build_on_ray(parts: Sequence[Part]) -> Iterator[int]:
     """Build every part; yields the players of each when it is done."""
+    if not parts:  # no event was ever taken in
+        return
     import ray.data  # 2 s that a wrong question need not wait for
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -263,8 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import ray
 
     parser = argparse.ArgumentParser(prog="python -m pipelines.features")
-    parser.add_argument("--as-of", required=True, type=datetime.fromisoformat)
-    parser.add_argument("--known-by", type=datetime.fromisoformat)
+    parser.add_argument("--as-of", required=True)
+    parser.add_argument("--known-by")
     parser.add_argument("--brand")
     parser.add_argument("--label-days", type=int)
     parser.add_argument("--out", type=Path)
@@ -272,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     try:
         brand = choose(load_brands(settings.brands_dir), asked.brand)
-        request = Request(brand, asked.as_of, asked.known_by or asked.as_of, asked.label_days)
+        request = Request.of(brand, asked.as_of, asked.known_by, asked.label_days, clock.now())
         ray.init("auto", namespace="crm", log_to_driver=False)
         built = build(settings, request, asked.out)
     except (CrmError, ConnectionError) as error:

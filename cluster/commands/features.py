@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -70,15 +69,15 @@ def build_features(
 ) -> None:
     """Build all features of a brand's players as of a moment, as Parquet, from the lake."""
     from configs.brands import load_brands
+    from configs.settings import load_settings
     from crm.adapters import clock
     from crm.domain.brands import choose
     from pipelines.features import Request, build
 
-    at = _moment(as_of, "--as-of")
-    known = {None: at, "now": clock.now()}.get(known_by) or _moment(str(known_by), "--known-by")
+    chosen = choose(load_brands(load_settings().brands_dir), brand)
+    request = Request.of(chosen, as_of, known_by, label_days, clock.now())
     with connected() as settings:
-        chosen = choose(load_brands(settings.brands_dir), brand)
-        built = build(settings, Request(chosen, at, known, label_days), out)
+        built = build(settings, request, out)
     typer.echo(
         f"{built.players:,} players of {chosen.id} ({built.events:,} events looked at): "
         f"{built.folder} in the lake{'' if out is None else f', and {out}'}",
@@ -86,13 +85,3 @@ def build_features(
     )
     if json:
         emit_json(built.as_json())
-
-
-def _moment(text: str, option: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            "a date or time, such as 2026-03-01T12:00Z", param_hint=option
-        ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

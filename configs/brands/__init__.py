@@ -71,7 +71,7 @@ def _load_brand(path: Path) -> Brand:
     except InvalidMeasure as error:
         message = f"{path}: {error.message}"
         raise InvalidBrand(message) from None
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (ValidationError, yaml.YAMLError, ValueError, OSError) as error:
         message = f"{path}: {error}"
         raise InvalidBrand(message) from error
     return Brand(

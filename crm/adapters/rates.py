@@ -62,7 +62,11 @@ def _lines(text: str) -> Iterator[Line]:
     """Yield the cells of each line, but for empty lines and comments."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            yield number, [cell.strip() for cell in next(csv.reader([line]))]
+            try:
+                cells = next(csv.reader([line]))
+            except csv.Error as error:
+                raise _Fault(number, f"it cannot be read ({error})") from None
+            yield number, [cell.strip() for cell in cells]
 
 
 def _listed(lines: Iterable[Line]) -> dict[Pair, Series]:

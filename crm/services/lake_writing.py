@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from crm.domain.errors import LogGap
 from crm.domain.events import SESSION_RETENTION
 from crm.domain.lake_files import LakeFile, to_merge
 from crm.domain.ports import EventFiles, Manifest, Span
@@ -55,6 +56,9 @@ class LakeWriter:
             listed = await self._manifest.add(files)
             for file in set(files) - set(listed):  # another writer was quicker
                 await asyncio.to_thread(self._files.delete, file.name)
+        short = spans.keys() - {f.shard for f in files if f.last_seq == spans[f.shard].upto}
+        if short:
+            raise LogGap(f"the log of shards {sorted(short)} lacks its end")
         return sum(file.events for file in listed)
 
     async def compact(self) -> int:
@@ -64,8 +68,10 @@ class LakeWriter:
             old = to_merge(await self._manifest.files([shard]))
             if not old:
                 continue
+            began = self._now()
             new = await asyncio.to_thread(self._files.merge, old)
-            if await self._manifest.replace(old, new):
+            in_time = self._now() - began < READERS_MAY_TAKE / 2  # else it may be swept by now
+            if in_time and await self._manifest.replace(old, new):
                 merged += len(old)
             else:
                 await asyncio.to_thread(self._files.delete, new.name)

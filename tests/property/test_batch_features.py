@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import polars as pl
 from hypothesis import given
@@ -48,8 +48,9 @@ def test_as_of_any_moment_and_in_any_order_it_is_what_the_definition_says(
 ) -> None:
     brand, end, events = case
     random.shuffle(events)  # type: ignore[attr-defined]  # Hypothesis's own Random
-    for as_of in (end, end - timedelta(seconds=back_s)):
-        assert _batch(events, brand, as_of) == _expected(events, brand, as_of)
+    india = timezone(timedelta(hours=5, minutes=30))
+    for as_of in (end, (end - timedelta(seconds=back_s)).astimezone(india)):
+        assert _batch(events, brand, as_of) == _expected(events, brand, as_of.astimezone(UTC))
 
 
 @given(_cases())

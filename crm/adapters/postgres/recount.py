@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,8 @@ class PostgresRecount:
         """Return by player every feature that is not missing, raw; shards without a seq are out."""
         hour = as_of.replace(minute=0, second=0, microsecond=0) - timedelta(hours=23)
         of, shards = (brand.id, as_of, brand.local_day(as_of), hour), (list(seqs), [*seqs.values()])
-        old_sessions = await self._sessions_in_the_lake(seqs)
+        before = await self._manifest.sessions_dropped()
+        old_sessions = await self._sessions_in_the_lake(seqs, before)
         async with self._pool.using() as connection:
             fetch = partial(connection.fetch, timeout=_TIMEOUT_S)
             await connection.execute(self._sql["make_lake_sessions"])
@@ -56,14 +57,17 @@ class PostgresRecount:
             for measure in brand.measures:
                 rows += await fetch(self._own, *of, *shards, *_asked(measure))
             await connection.execute(self._sql["drop_lake_sessions"])
+        if await self._manifest.sessions_dropped() != before:  # some left in between
+            return await self.up_to(brand, seqs, as_of)
         found: dict[str, dict[str, int]] = {}
         for row in rows:
             found.setdefault(row["player_id"], {})[row["feature"]] = row["value"]
         return found
 
-    async def _sessions_in_the_lake(self, shards: Iterable[int]) -> list[tuple[Any, ...]]:
+    async def _sessions_in_the_lake(
+        self, shards: Iterable[int], before: date | None
+    ) -> list[tuple[Any, ...]]:
         """Return the sessions that PostgreSQL may have no more; it skips those that it has."""
-        before = await self._manifest.sessions_dropped()
         if before is None or self._lake is None:
             return []
         files = await self._manifest.files(shards)
