@@ -56,9 +56,9 @@ class LakeWriter:
             listed = await self._manifest.add(files)
             for file in set(files) - set(listed):  # another writer was quicker
                 await asyncio.to_thread(self._files.delete, file.name)
-        short = spans.keys() - {f.shard for f in files if f.last_seq == spans[f.shard].upto}
-        if short:
-            raise LogGap(f"the log of shards {sorted(short)} lacks its end")
+        came = {file.shard: Span(file.first_seq - 1, file.last_seq) for file in files}
+        if short := sorted(shard for shard, span in spans.items() if came.get(shard) != span):
+            raise LogGap(f"the log of shards {short} lacks events")
         return sum(file.events for file in listed)
 
     async def compact(self) -> int:
