@@ -172,11 +172,11 @@ def _live(table: FeatureTable) -> dict[str, dict[str, int | None]]:
     return {player: table.values(row) for row, player in enumerate(table.player_ids)}
 
 
-def _look() -> None:
+def _look(examples: int) -> None:
     """Hold live features against their definition, in batches and while the clock moves on."""
 
     @settings(
-        max_examples=EXAMPLES, phases=[Phase.generate], database=None, derandomize=True,
+        max_examples=examples, phases=[Phase.generate], database=None, derandomize=True,
         deadline=None, suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(_cases(), st.lists(st.integers(0, 9 * 86_400), min_size=2, max_size=4))
@@ -203,11 +203,13 @@ def _look() -> None:
 
 
 def test_without_a_bug_nothing_is_found() -> None:
-    _look()
+    _look(EXAMPLES)
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__.strip("_"))
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises((AssertionError, IndexError, ValueError)):
-        _look()
+        _look(
+            5 * EXAMPLES
+        )  # what is drawn depends on the modules that are loaded: the rarest need it
