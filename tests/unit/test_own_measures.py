@@ -292,9 +292,9 @@ async def test_what_the_running_service_does_not_count_is_told_apart(
     else:
         with pytest.raises(InvalidRule, match="there is no feature 'mean_cashout_7d'"):
             matching(shards.table, caller, rule)
-        with pytest.raises(FeatureNotFound, match="restart it"):
+        with pytest.raises(FeatureNotFound, match="run `crm apply`"):
             columns_of(shards.table, ["mean_cashout_7d"])
-    with pytest.raises(FeatureNotFound, match=r"changed \(mean_cashout_24h\): restart the service"):
+    with pytest.raises(FeatureNotFound, match=r"changed \(mean_cashout_24h\): run `crm apply`"):
         await verify_features(
             cast("FeatureShards", shards), [_Recount()], caller, [0], lambda _done: None
         )
