@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 START_SILENCE_S = 60  # a new process on a busy machine; a replay answers pings in between
 STOP_S = 3.0
+TAKE_OVER_S = 10.0  # an owner that answers late is better than a succession
 FORMER_S = 120.0  # after so long a former owner that has not left by itself is ended
 Result = TypeVar("Result")
 
@@ -96,7 +97,7 @@ class Owners:
         """Make a slot for `shards` with the owner of that name, if it is alive and serves."""
         try:
             handle: Handle = ray.get_actor(name, namespace=NAMESPACE)
-            state = await asyncio.wait_for(handle.ping.remote(), self._spec.shards.ping_s * 3)
+            state = await asyncio.wait_for(handle.ping.remote(), TAKE_OVER_S)
         except (ValueError, RayActorError, RayTaskError, TimeoutError):
             return False
         if state.ready:

@@ -58,6 +58,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "running_servers" in metafunc.fixturenames:
         kinds = metafunc.config.stash[_KINDS]
+        if metafunc.definition.get_closest_marker("one_server"):
+            kinds = kinds[:1]
         metafunc.parametrize("running_servers", kinds, indirect=True, scope="session")
 
 

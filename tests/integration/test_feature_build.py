@@ -24,6 +24,8 @@ from pipelines.features import ABOUT, CannotBuild, Request, build
 from tests.support.brute_force import features_of
 from tests.support.builders import NOON, a_brand, a_logged_event
 
+pytestmark = pytest.mark.one_server
+
 BRAND = a_brand()
 
 

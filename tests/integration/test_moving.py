@@ -28,6 +28,8 @@ from crm.domain.shards import SHARDS
 from tests.support.ray_shards import LONG_S, Sender, a_gateway, a_spec, faults, running_shards
 from tests.support.wait import wait_for_async
 
+pytestmark = pytest.mark.one_server
+
 PLAYERS = 80  # each with an event on its way at any time
 
 
