@@ -44,7 +44,8 @@ class Ingest(threading.Thread):
         self.answers.append(answer.status_code)
         self.sent += answer.json()["accepted"] if answer.status_code == httpx.codes.OK else 0
         asked = {"brand": "demo"}
-        answer = client.get(f"/v1/players/p{self.sent % PLAYERS}/features", params=asked)
+        player = f"p{(self.sent - 1) % PLAYERS}"
+        answer = client.get(f"/v1/players/{player}/features", params=asked)
         self.answers.append(answer.status_code)
 
     def _bet(self, number: int) -> dict[str, object]:
