@@ -257,6 +257,8 @@ class ShardGateway:
             routes = await asyncio.shield(self._refreshing)
             if routes.slots:
                 self._routes = routes
+                for gone in self._coalescers.keys() - routes.slots.keys():
+                    del self._coalescers[gone]  # a slot's number never comes back
         except (RayActorError, ValueError, TimeoutError):
             log.warning("supervisor_away")
         if self._routes is None:

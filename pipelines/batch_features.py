@@ -8,8 +8,6 @@ is derived on read; there is no ledger, no running window and no clock.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -34,10 +32,12 @@ from crm.domain.features import (
     HIDDEN_DAYS,
     HOURS_OF_24H,
     METHODS,
+    MOMENT_INDEX,
     MOMENTS,
     OTHER,
     PRODUCTS,
     Edge,
+    Moment,
 )
 from crm.domain.ledger import Cells, Ints, joined
 from crm.domain.times import to_us
@@ -54,7 +54,6 @@ _CLASS_OF = {**{name: index for index, name in enumerate(_LENGTHS)}, "lifetime":
 _NONE = 255  # of a code: none of those listed
 _TYPES = tuple(sorted({kind.event_type for kind in KINDS} - {""}))
 _CODES = {"type": _TYPES, "result": RESULTS, "product": PRODUCTS, "method": METHODS}
-_MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
 _WITH_PRODUCT = {kind.event_type for kind in KINDS if kind.product}
 _WITH_METHOD = {kind.event_type for kind in KINDS if kind.method}
 
@@ -188,7 +187,10 @@ class _Batch:
             for frame in (groups, own)
         ]
         day, recent, self._variants = _unpacked(_ints(groups["key"]))
-        self._first, self._last = _ints(groups["first"]), _ints(groups["last"])
+        self._moments: dict[tuple[str, str], Ints] = {}
+        for moment in MOMENTS:
+            first, last = self._times_of(moment, groups)
+            self._moments |= {(moment.name, "first"): first, (moment.name, "last"): last}
         numbers = [_ints(groups[n]) for n in ("count", "amount_minor", "session_seconds")]
         cells, group = added(self._variants, self._rows, *numbers)
         cells = joined([cells, Cells(own_rows, _ints(own["measure"]), _ints(own["value"]))])
@@ -240,23 +242,22 @@ class _Batch:
         return found
 
     def _edge(self, edge: Edge) -> tuple[Ints, Mask]:
-        times, missing = self._times(edge.moment, edge.which)
+        never = _NEVER_FIRST if edge.which == "first" else _NEVER_LAST
+        times = self._moments[edge.moment, edge.which]
+        missing = times == never
         if edge.days_since:
             return (self._now_us - np.where(missing, 0, times)) // _DAY_US, missing
         return times, missing
 
-    @cache  # noqa: B019 - a batch lives as long as its build
-    def _times(self, moment: str, which: Literal["first", "last"]) -> tuple[Ints, Mask]:
-        """Return each player's first or last time of a moment, and who has none."""
-        of_moment = OF_MOMENT[_MOMENT_INDEX[moment]][self._variants // 4]
+    def _times_of(self, moment: Moment, groups: pl.DataFrame) -> tuple[Ints, Ints]:
+        """Return each player's first and last time of a moment."""
+        of_moment = OF_MOMENT[MOMENT_INDEX[moment.name]][self._variants // 4]
         rows = self._rows[of_moment]
-        if which == "first":
-            times = np.full(len(self._ids), _NEVER_FIRST, dtype=np.int64)
-            np.minimum.at(times, rows, self._first[of_moment])
-            return times, times == _NEVER_FIRST
-        times = np.full(len(self._ids), _NEVER_LAST, dtype=np.int64)
-        np.maximum.at(times, rows, self._last[of_moment])
-        return times, times == _NEVER_LAST
+        first = np.full(len(self._ids), _NEVER_FIRST, dtype=np.int64)
+        last = np.full(len(self._ids), _NEVER_LAST, dtype=np.int64)
+        np.minimum.at(first, rows, _ints(groups["first"])[of_moment])
+        np.maximum.at(last, rows, _ints(groups["last"])[of_moment])
+        return first, last
 
 
 def _unpacked(keys: Ints) -> tuple[Ints, Ints, Ints]:

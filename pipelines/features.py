@@ -179,6 +179,7 @@ async def _all_in_the_lake(settings: Settings) -> list[LakeFile]:
 
 
 def parts_of(request: Request, lake_uri: str, files: Sequence[LakeFile], folder: str) -> list[Part]:
+    """Divide the files among tasks, each shard's into one."""
     by_task: dict[int, list[LakeFile]] = {}
     for file in files:
         by_task.setdefault(file.shard // SHARDS_A_TASK, []).append(file)

@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
 from crm.domain.brands import MAX_DIGITS
 from crm.domain.errors import LogGap
@@ -72,7 +73,7 @@ class LakeEventFiles:
 
     def merge(self, files: Sequence[LakeFile]) -> LakeFile:
         """Store the events of files that follow each other as one file."""
-        return self._write(scan(self._lake, files).collect())
+        return self._write(_collected(scan(self._lake, files)))
 
     def names(self) -> Mapping[str, datetime]:
         """Return every event file that is there, and when it was written."""
@@ -129,14 +130,11 @@ def sessions_before(lake: Lake, files: Sequence[LakeFile], day: date) -> list[tu
     (shard, seq, brand, player_id, type, occurred_at, local_day, properties)
     """
     columns = ("shard", "seq", "brand", "player_id", "type", "occurred_at", "local_day")
-    sessions = pl.col("type").is_in(sorted(SESSION_TYPES)) & (
-        pl.col("occurred_at") < _midnight(day)
-    )
-    return scan(lake, files).filter(sessions).select(*columns, "properties").collect().rows()
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+    of_sessions = pl.col("type").is_in(sorted(SESSION_TYPES))
+    old = pl.col("occurred_at") < datetime.combine(day, time(), UTC)
+    return _collected(
+        scan(lake, files).filter(of_sessions, old).select(*columns, "properties")
+    ).rows()
 
 
 def logged_events(lake: Lake, spans: Mapping[LakeFile, Span]) -> list[tuple[int, LoggedEvent]]:
@@ -147,11 +145,15 @@ def logged_events(lake: Lake, spans: Mapping[LakeFile, Span]) -> list[tuple[int,
         .select("seq", *_LOGGED)
         for file, span in spans.items()
     ]
+    return [(row[0], _logged(row[1:])) for row in _collected(pl.concat(frames)).iter_rows()]
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return the rows; OSError for a file that is not there, or is damaged."""
     try:
-        rows = pl.concat(frames).collect().iter_rows()
-    except pl.exceptions.PolarsError as error:
+        return rows.collect()
+    except (pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise OSError(f"a file of the lake is damaged ({type(error).__name__})") from error
-    return [(row[0], _logged(row[1:])) for row in rows]
 
 
 def _logged(row: tuple[Any, ...]) -> LoggedEvent:

@@ -27,6 +27,7 @@ from crm.domain.features import (
     HIDDEN_DAYS,
     HOURS_OF_24H,
     MEASURE_INDEX,
+    MOMENT_INDEX,
     MOMENTS,
     TRENDS,
     Edge,
@@ -44,7 +45,6 @@ _NEVER_FIRST = np.iinfo(np.int64).max
 _NEVER_LAST = np.iinfo(np.int64).min
 _FIRST_CAPACITY = 1024
 _NOBODY = -1  # the shard of a row that is no player's
-_MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
 _COMPARED = [EVENTS, *sorted({MEASURE_INDEX[trend.measure] for trend in TRENDS})]
@@ -300,7 +300,7 @@ class FeatureTable:
 
     def _edge(self, edge: Edge, rows: slice | Ints) -> tuple[Ints, Mask]:
         side, never = self._side(edge)
-        times = side[_MOMENT_INDEX[edge.moment], rows]
+        times = side[MOMENT_INDEX[edge.moment], rows]
         missing = times == never
         if not edge.days_since:
             return times, missing
@@ -308,7 +308,7 @@ class FeatureTable:
 
     def _edge_of(self, edge: Edge, row: int) -> int | None:
         side, never = self._side(edge)
-        at = int(side[_MOMENT_INDEX[edge.moment], row])
+        at = int(side[MOMENT_INDEX[edge.moment], row])
         if at == never:
             return None
         return (self.now_us - at) // _DAY_US if edge.days_since else at

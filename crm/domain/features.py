@@ -144,6 +144,7 @@ MOMENTS: tuple[Moment, ...] = (
     Moment("registration", ("player.registered",)),
     Moment("activity", _OWN_TYPES),
 )
+MOMENT_INDEX = {moment.name: index for index, moment in enumerate(MOMENTS)}
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,11 @@ class LakeWriter:
             if not old:
                 continue
             began = self._now()
-            new = await asyncio.to_thread(self._files.merge, old)
+            try:
+                new = await asyncio.to_thread(self._files.merge, old)
+            except OSError as error:  # the other shards' are merged all the same
+                log.warning("lake_not_merged", shard=shard, error=str(error))
+                continue
             in_time = self._now() - began < READERS_MAY_TAKE / 2  # else it may be swept by now
             if in_time and await self._manifest.replace(old, new):
                 merged += len(old)

@@ -98,17 +98,15 @@ class ShardTables:
         """Count events of before by what their shards lack."""
         grouped: dict[tuple[str, tuple[int, ...]], list[LoggedEvent]] = {}
         for event in events:
-            measures = lacking[event.shard].get(event.brand, ())
-            if self._matter(event, measures):
+            if measures := lacking[event.shard].get(event.brand):
                 grouped.setdefault((event.brand, measures), []).append(event)
-        for (brand, measures), counted in grouped.items():
+        for (brand, measures), some in grouped.items():
             table = self.of(brand)
-            table.backfill(EventColumns.of(counted, table.features), measures)
-
-    def _matter(self, event: LoggedEvent, measures: Sequence[int]) -> bool:
-        """Return whether one of the measures may count the event."""
-        types = [self.of(event.brand).features.measures[place].event_types for place in measures]
-        return any(not of or event.type in of for of in types)
+            of_types = [table.features.measures[place].event_types for place in measures]
+            types = set().union(*of_types)  # most events count for none of them
+            counted = some if () in of_types else [e for e in some if e.type in types]
+            if counted:
+                table.backfill(EventColumns.of(counted, table.features), measures)
 
     def load(self, snapshot: ShardSnapshot) -> None:
         """Take in a shard as its snapshot has it."""
@@ -122,7 +120,7 @@ class ShardTables:
             self.of(brand).advance(snapshot.now_us)
 
     def take(self, shard: int, other: ShardTables) -> None:
-        """Take in a shard that is not here yet, as `other` has it."""
+        """Add what `other` knows of a shard."""
         for brand, theirs in other._tables.items():
             table = self.of(brand)
             table.catch_up(theirs)

@@ -158,6 +158,29 @@ async def test_many_small_files_become_few_with_the_same_rows_and_readers_keep_t
     assert await writer.compact() == 0
 
 
+async def test_a_damaged_file_holds_up_no_other_shards_merging(
+    lake: Lake, manifest: PostgresManifest, log: PostgresEventLog
+) -> None:
+    writer = _writer(manifest, lake)
+    for start in range(0, 200, 20):
+        await _append(log, _events(start, start + 20))
+        await writer.catch_up()
+    before = await manifest.files(ALL)
+    damaged = before[0]
+    data = lake.read(damaged.name)
+    lake.delete(damaged.name)
+    lake.write(damaged.name, data[: len(data) // 2])
+    assert await writer.compact() > 0
+    after = await manifest.files(ALL)
+    assert [f for f in after if f.shard == damaged.shard] == [
+        f for f in before if f.shard == damaged.shard
+    ]
+    assert (
+        len({file.shard for file in after})
+        == len([file for file in after if file.shard != damaged.shard]) + 1
+    )  # of every other shard one is left
+
+
 @pytest.mark.parametrize("lost", ["e0", "e2", "e4"])
 async def test_a_gap_in_the_log_is_never_covered_up(
     lake: Lake, manifest: PostgresManifest, log: PostgresEventLog, dsn: str, lost: str
