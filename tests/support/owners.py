@@ -9,10 +9,11 @@ from datetime import datetime
 
 from crm.adapters.memory import MemoryFiles
 from crm.domain.brands import Brand
+from crm.domain.events import LoggedEvent
 from crm.domain.ports import EventLog, Files, Past
 from crm.domain.shards import SHARDS
 from crm.services.shard_owner import ShardOwner, Stores
-from tests.support.builders import a_brand
+from tests.support.builders import a_brand, a_logged_event
 
 
 async def _no_pause(_s: float) -> None:
@@ -61,3 +62,25 @@ async def features_of_all(owner: ShardOwner, brand: str = "demo") -> dict[str, d
             if missing is None or not missing[row]:
                 found[player][name] = int(values[row])
     return found
+
+
+def some_bets(count: int, start: int = 0) -> list[LoggedEvent]:
+    """Bets of three players."""
+    return [
+        a_logged_event(event_id=f"e{n}", player_id=f"p{n % 3}") for n in range(start, start + count)
+    ]
+
+
+def appending(owner: ShardOwner, *events: LoggedEvent) -> asyncio.Task[list[list[str]]]:
+    """Append each event alone, in one call: await it for the verdicts."""
+
+    async def append() -> list[list[str]]:
+        return [list(verdicts) for verdicts in await owner.append([[event] for event in events])]
+
+    return asyncio.create_task(append())
+
+
+async def bets_of(owner: ShardOwner) -> dict[str, int]:
+    """How many bets each player has placed."""
+    found = await features_of_all(owner)
+    return {player: values["bet_count_lifetime"] for player, values in found.items()}

@@ -1,11 +1,10 @@
-"""The shard owner over the log's twin: commits, doubts, losses, recovery."""
+"""The shard owner over the log's twin: commits, doubts, losses."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,20 +15,15 @@ from crm.domain.errors import (
     BrandNotFound,
     CommitUnknown,
     DatabaseAway,
-    LogGap,
     ShardsWarming,
 )
-from crm.domain.events import LoggedEvent
-from crm.domain.own_measures import OwnMeasure
 from crm.domain.ports import Appended
 from crm.domain.shards import SHARDS
-from crm.services import shard_owner, shard_snapshots
+from crm.services import shard_owner
 from crm.services.shard_owner import ShardOwner, Stores
-from crm.services.shard_snapshots import ShardSnapshot
 from tests.support.builders import NOON, a_brand, a_door, a_logged_event, an_event
 from tests.support.clock import Clock
-from tests.support.own_measures import OWN
-from tests.support.owners import an_owner, features_of_all
+from tests.support.owners import an_owner, appending, bets_of, some_bets
 from tests.support.wait import wait_for_async
 
 
@@ -69,27 +63,9 @@ def noon() -> Clock:
     return Clock(NOON)
 
 
-def _events(count: int, start: int = 0) -> list[LoggedEvent]:
-    return [
-        a_logged_event(event_id=f"e{n}", player_id=f"p{n % 3}") for n in range(start, start + count)
-    ]
-
-
-def _append(owner: ShardOwner, *events: LoggedEvent) -> asyncio.Task[list[list[str]]]:
-    async def append() -> list[list[str]]:
-        return [list(verdicts) for verdicts in await owner.append([[event] for event in events])]
-
-    return asyncio.create_task(append())
-
-
 async def _settled() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
-
-
-async def _bets(owner: ShardOwner) -> dict[str, int]:
-    found = await features_of_all(owner)
-    return {player: values["bet_count_lifetime"] for player, values in found.items()}
 
 
 # --- group commit -------------------------------------------------------------------------------
@@ -100,9 +76,9 @@ async def test_callers_that_wait_share_one_commit_in_the_order_they_came(
 ) -> None:
     async with an_owner(log, noon) as owner:
         log.held = asyncio.Event()
-        callers = [_append(owner, event) for event in _events(5)]
+        callers = [appending(owner, event) for event in some_bets(5)]
         await _settled()
-        callers += [_append(owner, event) for event in _events(5, start=5)]
+        callers += [appending(owner, event) for event in some_bets(5, start=5)]
         await _settled()
         log.held.set()
         assert await asyncio.gather(*callers) == [[["accepted"]]] * 10
@@ -111,7 +87,7 @@ async def test_callers_that_wait_share_one_commit_in_the_order_they_came(
 
 async def test_a_commit_holds_a_bounded_number_of_events(log: WatchedLog, noon: Clock) -> None:
     async with an_owner(log, noon) as owner:
-        callers = [_append(owner, *_events(1_500, start)) for start in (0, 1_500, 3_000)]
+        callers = [appending(owner, *some_bets(1_500, start)) for start in (0, 1_500, 3_000)]
         await asyncio.gather(*callers)
     assert [len(commit) for commit in log.commits] == [3_000, 1_500]
 
@@ -120,7 +96,7 @@ async def test_without_coalescing_each_caller_has_a_commit(log: WatchedLog, noon
     async with an_owner(log, noon) as owner:
         owner.max_batch = 1
         log.held = asyncio.Event()
-        callers = [_append(owner, *_events(2, start)) for start in (0, 2, 4)]
+        callers = [appending(owner, *some_bets(2, start)) for start in (0, 2, 4)]
         await _settled()
         log.held.set()
         await asyncio.gather(*callers)
@@ -130,13 +106,13 @@ async def test_without_coalescing_each_caller_has_a_commit(log: WatchedLog, noon
 async def test_features_change_only_after_the_commit(log: WatchedLog, noon: Clock) -> None:
     async with an_owner(log, noon) as owner:
         log.held = asyncio.Event()
-        caller = _append(owner, *_events(3))
+        caller = appending(owner, *some_bets(3))
         await _settled()
         assert not caller.done()
-        assert await _bets(owner) == {}
+        assert await bets_of(owner) == {}
         log.held.set()
         await caller
-        assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}
+        assert await bets_of(owner) == {"p0": 1, "p1": 1, "p2": 1}
 
 
 async def test_a_full_queue_refuses_and_what_waits_is_stored(
@@ -145,15 +121,15 @@ async def test_a_full_queue_refuses_and_what_waits_is_stored(
     monkeypatch.setattr(shard_owner, "MAX_WAITING", 3)
     async with an_owner(log, noon) as owner:
         log.held = asyncio.Event()
-        writing = _append(owner, *_events(1))
+        writing = appending(owner, *some_bets(1))
         await _settled()
-        waiting = _append(owner, *_events(4, start=1))
+        waiting = appending(owner, *some_bets(4, start=1))
         await _settled()
         with pytest.raises(ShardsWarming, match="queue is full"):
-            await owner.append([_events(1, start=9)])
+            await owner.append([some_bets(1, start=9)])
         log.held.set()
         await asyncio.gather(writing, waiting)
-        assert await _append(owner, *_events(1, start=9)) == [["accepted"]]
+        assert await appending(owner, *some_bets(1, start=9)) == [["accepted"]]
 
 
 async def test_a_caller_that_gives_up_does_not_stop_the_writer(
@@ -161,12 +137,12 @@ async def test_a_caller_that_gives_up_does_not_stop_the_writer(
 ) -> None:
     async with an_owner(log, noon) as owner:
         log.held = asyncio.Event()
-        gone, stays = _append(owner, *_events(1)), _append(owner, *_events(1, start=1))
+        gone, stays = appending(owner, *some_bets(1)), appending(owner, *some_bets(1, start=1))
         await _settled()
         gone.cancel()
         log.held.set()
         assert await stays == [["accepted"]]
-        assert await _bets(owner) == {"p0": 1, "p1": 1}
+        assert await bets_of(owner) == {"p0": 1, "p1": 1}
 
 
 # --- a commit of unknown outcome ----------------------------------------------------------------
@@ -178,9 +154,9 @@ async def test_a_commit_of_unknown_outcome_is_read_back_and_counts_once(
 ) -> None:
     async with an_owner(log, noon) as owner:
         log.faults = faults
-        assert await _append(owner, *_events(6)) == [["accepted"]] * 6
-        assert await _bets(owner) == {"p0": 2, "p1": 2, "p2": 2}
-        assert await _append(owner, *_events(6)) == [["duplicate"]] * 6
+        assert await appending(owner, *some_bets(6)) == [["accepted"]] * 6
+        assert await bets_of(owner) == {"p0": 2, "p1": 2, "p2": 2}
+        assert await appending(owner, *some_bets(6)) == [["duplicate"]] * 6
 
 
 @pytest.mark.parametrize("faults", [["after", "after"], ["before", "after"], ["after", "before"]])
@@ -190,11 +166,11 @@ async def test_a_second_unknown_outcome_in_a_row_loses_no_event_from_the_feature
     async with an_owner(log, noon) as owner:
         log.faults = [*faults]
         with pytest.raises(CommitUnknown):
-            await _append(owner, *_events(6))
-        assert await _append(owner, *_events(3, start=6)) == [["accepted"]] * 3
-        again = await _append(owner, *_events(6))
+            await appending(owner, *some_bets(6))
+        assert await appending(owner, *some_bets(3, start=6)) == [["accepted"]] * 3
+        again = await appending(owner, *some_bets(6))
         assert {verdict for (verdict,) in again} <= {"accepted", "duplicate"}
-        assert await _bets(owner) == {"p0": 3, "p1": 3, "p2": 3}
+        assert await bets_of(owner) == {"p0": 3, "p1": 3, "p2": 3}
 
 
 async def test_after_an_unknown_outcome_only_the_new_is_told_as_accepted(
@@ -203,7 +179,7 @@ async def test_after_an_unknown_outcome_only_the_new_is_told_as_accepted(
     first, other = a_logged_event(), a_logged_event(type="custom.other")
     async with an_owner(log, noon) as owner:
         log.faults = ["after"]
-        verdicts = await _append(owner, first, first, other)
+        verdicts = await appending(owner, first, first, other)
     assert verdicts == [["accepted"], ["duplicate"], ["conflict"]]
 
 
@@ -213,7 +189,7 @@ async def test_nothing_is_answered_while_a_commit_is_in_doubt_and_nobody_need_wr
     async with an_owner(log, noon) as owner:
         log.faults = ["after", "after"]
         with pytest.raises(CommitUnknown):
-            await _append(owner, *_events(3))
+            await appending(owner, *some_bets(3))
         log.away = True
         with pytest.raises(ShardsWarming, match="read back"):
             await owner.table("demo")
@@ -221,7 +197,7 @@ async def test_nothing_is_answered_while_a_commit_is_in_doubt_and_nobody_need_wr
 
         async def bets() -> dict[str, int]:
             with suppress(ShardsWarming):
-                return await _bets(owner)
+                return await bets_of(owner)
             return {}
 
         found = await wait_for_async(bets, "the doubt is settled")
@@ -237,10 +213,10 @@ async def test_a_database_that_is_away_fails_the_callers_and_later_appends_go_on
     async with an_owner(log, noon) as owner:
         log.away = True
         with pytest.raises(DatabaseAway):
-            await _append(owner, *_events(3))
+            await appending(owner, *some_bets(3))
         log.away = False
-        assert await _append(owner, *_events(3)) == [["accepted"]] * 3
-        assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}
+        assert await appending(owner, *some_bets(3)) == [["accepted"]] * 3
+        assert await bets_of(owner) == {"p0": 1, "p1": 1, "p2": 1}
 
 
 async def test_a_connection_that_was_cut_before_the_commit_costs_no_caller_anything(
@@ -248,8 +224,8 @@ async def test_a_connection_that_was_cut_before_the_commit_costs_no_caller_anyth
 ) -> None:
     async with an_owner(log, noon) as owner:
         log.faults = ["cut"]
-        assert await _append(owner, *_events(3)) == [["accepted"]] * 3
-        assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}
+        assert await appending(owner, *some_bets(3)) == [["accepted"]] * 3
+        assert await bets_of(owner) == {"p0": 1, "p1": 1, "p2": 1}
 
 
 async def test_an_unforeseen_error_ends_the_ownership_and_no_caller_hangs(
@@ -258,11 +234,11 @@ async def test_an_unforeseen_error_ends_the_ownership_and_no_caller_hangs(
     async with an_owner(log, noon) as owner:
         log.faults = ["unforeseen"]
         with pytest.raises(ShardsWarming):
-            await _append(owner, *_events(3))
+            await appending(owner, *some_bets(3))
         assert owner.lost_all.is_set()
-        assert await _append(owner, *_events(3)) == [["moved"]] * 3
+        assert await appending(owner, *some_bets(3)) == [["moved"]] * 3
     async with an_owner(log, noon, name="successor") as successor:
-        assert await _append(successor, *_events(3)) == [["accepted"]] * 3
+        assert await appending(successor, *some_bets(3)) == [["accepted"]] * 3
 
 
 # --- a successor --------------------------------------------------------------------------------
@@ -274,11 +250,11 @@ async def test_a_former_owner_writes_nothing_and_every_refusal_is_counted(
     event = a_logged_event()
     async with an_owner(log, noon, name="former") as former:
         await log.claim([event.shard], "successor")
-        assert await _append(former, event) == [["moved"]]
+        assert await appending(former, event) == [["moved"]]
         assert log.stale_refusals == 1
         assert not former.owns(event.shard)
         # it knows by now, so the log sees no epoch to refuse: the write is counted all the same
-        assert await _append(former, event) == [["moved"]]
+        assert await appending(former, event) == [["moved"]]
         assert log.stale_refusals == 2
     assert log.commits == [[], []]
 
@@ -289,13 +265,13 @@ async def test_a_lost_shard_is_not_counted_and_the_others_go_on(
     lost, kept = a_logged_event(event_id="a"), a_logged_event(event_id="b", player_id="p2")
     assert lost.shard != kept.shard
     async with an_owner(log, noon, name="former") as former:
-        await _append(former, lost, kept)
+        await appending(former, lost, kept)
         await log.claim([lost.shard], "successor")
         again = [
             a_logged_event(event_id=e.event_id * 2, player_id=e.player_id) for e in (lost, kept)
         ]
-        assert await _append(former, *again) == [["moved"], ["accepted"]]
-        assert await _bets(former) == {"p2": 2}
+        assert await appending(former, *again) == [["moved"], ["accepted"]]
+        assert await bets_of(former) == {"p2": 2}
 
 
 async def test_a_shard_lost_while_its_commit_was_on_its_way_is_not_counted(
@@ -310,7 +286,7 @@ async def test_a_shard_lost_while_its_commit_was_on_its_way_is_not_counted(
 
     slow = SlowLog()
     async with an_owner(slow, noon, name="former") as former:
-        assert await _append(former, *_events(3)) == [["accepted"]] * 3  # they are stored
+        assert await appending(former, *some_bets(3)) == [["accepted"]] * 3  # they are stored
         assert former.players == 0
         assert former.heads == {}
 
@@ -319,7 +295,7 @@ async def test_a_former_owner_is_not_believed_after_a_pause_of_its_clock(
     log: WatchedLog, noon: Clock
 ) -> None:
     async with an_owner(log, noon, name="former") as former:
-        await _append(former, *_events(3))
+        await appending(former, *some_bets(3))
         await log.claim(range(SHARDS), "successor")
         former._verified -= shard_owner.LEASE_S + 1  # what a SIGSTOP does
         with pytest.raises(ShardsWarming, match="another owner"):
@@ -340,9 +316,9 @@ async def test_a_pause_while_the_database_is_away_answers_nothing(
     log: WatchedLog, noon: Clock
 ) -> None:
     async with an_owner(log, noon) as owner:
-        await _append(owner, *_events(3))
+        await appending(owner, *some_bets(3))
         log.away = True
-        assert await _bets(owner) == {"p0": 1, "p1": 1, "p2": 1}  # no pause: it is believed
+        assert await bets_of(owner) == {"p0": 1, "p1": 1, "p2": 1}  # no pause: it is believed
         owner._verified -= shard_owner.LEASE_S + 1
         with pytest.raises(DatabaseAway):
             await owner.table("demo")
@@ -381,203 +357,4 @@ async def test_events_of_a_brand_that_the_owner_does_not_know_are_refused_before
         with pytest.raises(BrandNotFound, match="made-later"):
             await owner.append([[a_logged_event()], [stranger]])
         assert log.commits == []
-        assert await _append(owner, *_events(1)) == [["accepted"]]
-
-
-# --- recovery -----------------------------------------------------------------------------------
-
-
-async def _with_snapshots(log: WatchedLog, noon: Clock, files: MemoryFiles) -> dict[str, int]:
-    """Two snapshots of each shard with events and a tail after them; returns the bets."""
-    async with an_owner(log, noon, files=files, name="former") as former:
-        for start in (0, 30, 60):
-            await _append(former, *_events(30, start))
-            if start < 60:
-                for shard in {event.shard for event in _events(3)}:
-                    await former.snapshot(shard)
-        return await _bets(former)
-
-
-class CountedLog(WatchedLog):
-    """Counts what a replay reads."""
-
-    replayed = 0
-
-    async def read_after(
-        self, after: Mapping[int, int]
-    ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
-        async for chunk in super().read_after(after):
-            self.replayed += len(chunk)
-            yield chunk
-
-
-async def test_snapshot_and_replay_give_what_was_never_stopped(noon: Clock) -> None:
-    log, files = CountedLog(), MemoryFiles()
-    before = await _with_snapshots(log, noon, files)
-    async with an_owner(log, noon, files=files, name="successor") as successor:
-        assert await _bets(successor) == before == {"p0": 30, "p1": 30, "p2": 30}
-        assert log.replayed == 30  # above the newest snapshots only
-
-
-@pytest.mark.parametrize(
-    ("damaged", "replayed"), [("newest", 60), ("all", 90), ("missing", 90), ("flipped bit", 90)]
-)
-async def test_a_damaged_snapshot_falls_back_to_an_older_one_or_to_the_log(
-    noon: Clock, damaged: str, replayed: int
-) -> None:
-    log, files = CountedLog(), MemoryFiles()
-    before = await _with_snapshots(log, noon, files)
-    for name, data in list(files.files.items()):
-        seq = int(name.partition("-")[2].partition(".")[0])
-        if damaged == "missing":
-            files.delete(name)
-        elif damaged == "flipped bit":
-            files.write(name, data[:-6] + bytes([data[-6] ^ 1]) + data[-5:])
-        elif damaged == "all" or seq == 20:
-            files.write(name, data[: len(data) // 2])
-    async with an_owner(log, noon, files=files, name="successor") as successor:
-        assert await _bets(successor) == before
-        assert log.replayed == replayed
-
-
-async def test_a_snapshot_of_another_list_of_features_is_replaced_by_the_log(
-    noon: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, files = CountedLog(), MemoryFiles()
-    before = await _with_snapshots(log, noon, files)
-    monkeypatch.setattr(shard_snapshots, "_MAGIC", b"crmshard2 of a later list")
-    async with an_owner(log, noon, files=files, name="successor") as successor:
-        assert await _bets(successor) == before
-        assert log.replayed == 90
-
-
-def _cashouts(count: int) -> list[LoggedEvent]:
-    return [
-        a_logged_event(
-            event_id=f"won{n}",
-            type="bet.settled",
-            player_id=f"p{n % 3}",
-            properties={"result": "won", "x": 1.5},
-        )
-        for n in range(count)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "replayed"),
-    [
-        (OWN[:1], OWN[:1], 3),
-        (OWN[:2], OWN[:1], 3),  # one is gone: the others stay readable
-        (OWN[:2], (), 3),
-        ((OWN[1], OWN[0]), OWN[:2], 3),
-        # one is new: it alone is counted over all 9, and no zero is served for what was before
-        ((), OWN[:1], 12),
-        (OWN[:1], (OWN[1], OWN[0]), 12),
-        ((replace(OWN[0], decimals=1),), OWN[:1], 12),  # the name alone is not enough
-    ],
-)
-async def test_a_snapshot_is_read_whatever_measures_it_has(
-    noon: Clock,
-    before: tuple[OwnMeasure, ...],
-    after: tuple[OwnMeasure, ...],
-    replayed: int,
-) -> None:
-    log, files = CountedLog(), MemoryFiles()
-    events = _cashouts(9)
-    then, now = ({"demo": a_brand(measures=measures)} for measures in (before, after))
-    async with an_owner(log, noon, files=files, brands=then) as former:
-        await _append(former, *events[:6])
-        for shard in {event.shard for event in events}:
-            await former.snapshot(shard)
-        await _append(former, *events[6:])
-    async with an_owner(log, noon, files=files, brands=now) as successor:
-        found = await features_of_all(successor)
-        assert log.replayed == replayed
-        for player in ("p0", "p1", "p2"):
-            assert found[player]["win_count_lifetime"] == 3
-            if after:
-                assert found[player]["mean_cashout_lifetime"] == 150
-            if len(after) == 2:
-                assert found[player]["spin_x_sum_lifetime"] == 0
-
-
-async def test_a_former_owners_snapshot_is_not_believed(noon: Clock) -> None:
-    log, files = CountedLog(), MemoryFiles()
-    async with an_owner(log, noon, files=files, name="former") as former:
-        await _append(former, *_events(3))
-        await log.claim(range(SHARDS), "other")
-        for shard in list(former.epochs):
-            await former.snapshot(shard)
-    async with an_owner(log, noon, files=files, name="successor"):
-        assert log.replayed == 3
-
-
-async def test_an_event_that_the_log_lost_is_a_gap_at_the_start(
-    log: WatchedLog, noon: Clock
-) -> None:
-    events = [a_logged_event(event_id=f"e{n}") for n in range(3)]
-    async with an_owner(log, noon) as owner:
-        await _append(owner, *events)
-
-    class Forgetful(WatchedLog):
-        lost = 2
-
-        async def read_after(
-            self, after: Mapping[int, int]
-        ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
-            async for chunk in log.read_after(after):
-                yield [(seq, event) for seq, event in chunk if seq != self.lost]
-
-    for lost in (1, 2, 3):  # the first, one in the middle, the last that was acknowledged
-        forgetful = Forgetful()
-        forgetful.events, forgetful.lost = log.events, lost
-        with pytest.raises(LogGap):
-            async with an_owner(forgetful, noon):
-                pass
-
-
-async def test_an_event_that_the_log_has_twice_is_refused_at_the_start(
-    log: WatchedLog, noon: Clock
-) -> None:
-    async with an_owner(log, noon) as owner:
-        await _append(owner, *[a_logged_event(event_id=f"e{n}") for n in range(4)])
-
-    class Stuttering(WatchedLog):
-        async def read_after(
-            self, after: Mapping[int, int]
-        ) -> AsyncIterator[list[tuple[int, LoggedEvent]]]:
-            async for chunk in log.read_after(after):
-                events = [event for _, event in chunk]
-                yield list(zip((1, 1, 4, 4), events, strict=True))  # as many, and of the same sum
-
-    stuttering = Stuttering()
-    stuttering.events = log.events
-    with pytest.raises(LogGap, match="twice"):
-        async with an_owner(stuttering, noon):
-            pass
-
-
-async def test_a_flipped_bit_of_a_snapshot_never_changes_what_it_says(
-    log: WatchedLog, noon: Clock
-) -> None:
-    files = MemoryFiles()
-    await _with_snapshots(log, noon, files)
-    (data, *_) = files.files.values()
-    for place in range(len(data)):
-        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-        with suppress(ValueError):  # else the bit meant nothing
-            assert ShardSnapshot.decode(damaged) == ShardSnapshot.decode(data)
-
-
-async def test_a_snapshot_keeps_an_event_ahead_of_the_clock_whose_player_did_nothing_yet(
-    noon: Clock,
-) -> None:
-    log, files = MemoryEventLog(), MemoryFiles()
-    event = a_logged_event(occurred_at=NOON + timedelta(minutes=4))
-    async with an_owner(log, noon, files=files) as owner:
-        await owner.append([[event]])
-        await owner.snapshot(event.shard)
-        assert await features_of_all(owner) == {}
-    noon.move(minutes=5)
-    async with an_owner(log, noon, files=files) as successor:
-        assert (await features_of_all(successor))["p1"]["bet_count_lifetime"] == 1
+        assert await appending(owner, *some_bets(1)) == [["accepted"]]
