@@ -17,6 +17,7 @@ from tests.support.ray import prepare_environment, ray_session  # noqa: E402 - a
 
 _HERE = Path(__file__).parent
 _ISOLATED = (_HERE / "unit", _HERE / "property")
+_WHOLE = (_HERE / "e2e", _HERE / "chaos")  # with instances of their own
 
 prepare_environment()
 # a slow machine is no fault: tests never assert on time
@@ -74,17 +75,22 @@ def _kinds(wanted: str) -> list[servers.Kind]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is isolated first: the fast news, and before anything has started Ray."""
-    items.sort(key=lambda item: not _is_isolated(item.path))
+    """Run what is isolated first, for the fast news; then whole instances; then parts on one Ray.
+
+    A Ray that waits for its next test takes a tenth of a core from whoever runs beside it.
+    """
+    items.sort(
+        key=lambda item: 0 if _lies_in(_ISOLATED, item) else 1 if _lies_in(_WHOLE, item) else 2
+    )
 
 
-def _is_isolated(path: Path) -> bool:
-    return any(folder in path.parents for folder in _ISOLATED)
+def _lies_in(folders: tuple[Path, ...], item: pytest.Item) -> bool:
+    return any(folder in item.path.parents for folder in folders)
 
 
 @pytest.fixture(autouse=True)
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
-    if not _is_isolated(request.path):
+    if not _lies_in(_ISOLATED, request.node):
         yield
         return
     # a patch of its own: a test may undo what it patched itself

@@ -34,7 +34,7 @@ from crm.domain.features import (
 )
 from crm.domain.ledger import Cells, Ints, Ledger
 from crm.domain.times import from_us, to_us
-from crm.domain.windows import EVENTS, Window
+from crm.domain.windows import EVENTS, Lifetime, Window
 
 Mask = NDArray[np.bool_]
 _Number = TypeVar("_Number", np.int16, np.int64)
@@ -82,8 +82,8 @@ class FeatureTable:
             **{name: Window(range(total), total) for name in DAYS_OF_WINDOW},
             **{name: Window(_COMPARED, total) for name in HIDDEN_DAYS},
         }
+        self._lifetime = Lifetime(features.measures)
         self._shard = np.zeros(0, dtype=np.int16)
-        self._lifetime = np.zeros((total, 0), dtype=np.int64)
         self._first = np.zeros((len(MOMENTS), 0), dtype=np.int64)
         self._last = np.zeros((len(MOMENTS), 0), dtype=np.int64)
         self._grow(_FIRST_CAPACITY)
@@ -160,8 +160,7 @@ class FeatureTable:
 
     def _file(self, cells: Cells, days: Ints, at: Ints) -> None:
         """Count cells for ever, put them into their buckets, and into every window with these."""
-        place = cells.measures * self._lifetime.shape[1] + cells.rows
-        np.add.at(self._lifetime.reshape(-1), place, cells.values)
+        self._lifetime.add(cells)
         self._file_days(cells, days)
         self._file_hours(cells, at // _HOUR_US)
 
@@ -213,6 +212,10 @@ class FeatureTable:
         return row
 
     @property
+    def _all_totals(self) -> list[Lifetime | Window]:
+        return [self._lifetime, *self._windows.values()]
+
+    @property
     def _all_rows(self) -> slice | Ints:
         """The rows of all players, ascending."""
         rows = len(self._ids)
@@ -224,11 +227,10 @@ class FeatureTable:
 
     def _grow(self, capacity: int) -> None:
         self._shard = _wider(self._shard, capacity, _NOBODY)
-        self._lifetime = _wider(self._lifetime, capacity, 0)
         self._first = _wider(self._first, capacity, _NEVER_FIRST)
         self._last = _wider(self._last, capacity, _NEVER_LAST)
-        for window in self._windows.values():
-            window.fit(capacity)
+        for totals in self._all_totals:
+            totals.fit(capacity)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -276,7 +278,7 @@ class FeatureTable:
         """Return every feature of one player; missing ones are None."""
         index = self.features.index
         totals = {name: window.of_row(row) for name, window in self._windows.items()}
-        totals["lifetime"] = self._lifetime[:, row].tolist()
+        totals["lifetime"] = self._lifetime.of_row(row)
 
         def total(measure: str, window: str) -> int:
             return totals[window][index[measure]]
@@ -292,11 +294,8 @@ class FeatureTable:
         return {name: found[name] for name in self.features.defined}
 
     def _total(self, rows: slice | Ints, measure: str, window: str) -> Ints:
-        index = self.features.index[measure]
-        if window == "lifetime":
-            column: Ints = self._lifetime[index, rows]
-            return column
-        return self._windows[window].values(index, rows)
+        totals = self._lifetime if window == "lifetime" else self._windows[window]
+        return totals.values(self.features.index[measure], rows)
 
     def _edge(self, edge: Edge, rows: slice | Ints) -> tuple[Ints, Mask]:
         side, never = self._side(edge)
@@ -326,10 +325,12 @@ class FeatureTable:
         rows = np.array(sorted(ascending.tolist(), key=self._ids.__getitem__), dtype=np.int64)
         place = np.full(len(self._ids), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
+        measures = range(len(self.features.measures))
+        lifetime = np.stack([self._lifetime.values(measure, rows) for measure in measures])
         return TableSlice(
             measures=self.features.digests,
             player_ids=self.ids_of(rows),
-            lifetime=self._lifetime[:, rows].tobytes(),
+            lifetime=lifetime.tobytes(),
             first=self._first[:, rows].tobytes(),
             last=self._last[:, rows].tobytes(),
             once=self._once.export(ascending, place).tobytes(),
@@ -341,10 +342,9 @@ class FeatureTable:
     @property
     def nbytes(self) -> int:
         """The bytes of its arrays: all but the players' ids, and how they are found."""
-        columns = self._lifetime.nbytes + self._first.nbytes + self._last.nbytes
+        columns = self._shard.nbytes + self._first.nbytes + self._last.nbytes
         ledgers = self._once.nbytes + self._days.nbytes + self._hours.nbytes
-        windows = sum(window.nbytes for window in self._windows.values())
-        return self._shard.nbytes + columns + ledgers + windows
+        return columns + ledgers + sum(totals.nbytes for totals in self._all_totals)
 
     def load(self, shard: int, part: TableSlice) -> None:
         """Add a slice to what is here of its players; it may be of another list of features.
@@ -357,7 +357,9 @@ class FeatureTable:
         players = len(part.player_ids)
         rows = self._rows(part.player_ids, np.full(players, shard))
         lifetime = _int64(part.lifetime, (len(ours), players))
-        self._lifetime[ours[kept][:, np.newaxis], rows] += lifetime[kept]
+        measure, player = np.nonzero(lifetime[kept])
+        values = lifetime[kept[measure], player]
+        self._lifetime.add(Cells(rows[player], ours[kept[measure]], values))
         shape = (len(MOMENTS), players)
         self._first[:, rows] = np.minimum(self._first[:, rows], _int64(part.first, shape))
         self._last[:, rows] = np.maximum(self._last[:, rows], _int64(part.last, shape))
@@ -382,8 +384,8 @@ class FeatureTable:
             del self._row[self._ids[row]]
             self._ids[row] = ""
         self._shard[rows] = _NOBODY
-        for window in self._windows.values():
-            window.forget(rows)
+        for totals in self._all_totals:
+            totals.forget(rows)
         self._ahead = [event for event in self._ahead if event.shard not in dropped]
         heapq.heapify(self._ahead)
 

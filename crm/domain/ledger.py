@@ -36,12 +36,13 @@ class Cells:
 
 
 class _Bucket:
-    """Cells in the order of their rows, and a tail of what came since."""
+    """Cells by row, each row named once, and a tail of what came since."""
 
     def __init__(self) -> None:
-        self._rows = np.zeros(0, dtype=np.int32)
-        self._measures = np.zeros(0, dtype=np.int16)
-        self._values = np.zeros(0, dtype=np.int64)
+        self._rows = np.zeros(0, dtype=np.int32)  # ascending
+        self._starts = np.zeros(1, dtype=np.int32)  # of each row's cells, and where the last end
+        self._measures = np.zeros(0, dtype=np.uint8)
+        self._values: NDArray[np.int32] | Ints = np.zeros(0, dtype=np.int32)
         self._tail: list[Cells] = []
         self._tail_size = 0
 
@@ -49,12 +50,12 @@ class _Bucket:
         """Append cells; a tail as long as what is in order is put in order too."""
         self._tail.append(cells)
         self._tail_size += len(cells.rows)
-        if self._tail_size > max(_COMPACT_AT, len(self._rows)):
+        if self._tail_size > max(_COMPACT_AT, len(self._values)):
             self._put_in_order()
 
     def cells(self) -> Cells:
         """Return all cells; pairs may repeat."""
-        return joined([self._ordered(slice(None)), *self._tail])
+        return joined([self._ordered(np.arange(len(self._rows))), *self._tail])
 
     def of(self, rows: Ints, place: Ints) -> Cells:
         """Return the cells of some rows (ascending), which have a `place` >= 0; pairs may repeat.
@@ -62,10 +63,11 @@ class _Bucket:
         So long as the tail is short, the time is that of the rows asked for, not of the bucket's.
         """
         wanted = rows.astype(np.int32)  # of another type the whole bucket would be copied
-        starts = np.searchsorted(self._rows, wanted, "left")
-        ends = np.searchsorted(self._rows, wanted, "right")
-        ordered = self._ordered(ranges(starts, ends))
-        return joined([ordered, *[cells.take(place[cells.rows] >= 0) for cells in self._tail]])
+        at = np.searchsorted(self._rows, wanted)
+        here = at < len(self._rows)
+        here[here] = self._rows[at[here]] == wanted[here]
+        tail = [cells.take(place[cells.rows] >= 0) for cells in self._tail]
+        return joined([self._ordered(at[here]), *tail])
 
     @property
     def tail_size(self) -> int:
@@ -74,25 +76,40 @@ class _Bucket:
 
     def shorten_tail(self) -> None:
         """Put the tail in order if it is long."""
-        if self._tail_size > max(_COMPACT_AT, len(self._rows) // _TAIL):
+        if self._tail_size > max(_COMPACT_AT, len(self._values) // _TAIL):
             self._put_in_order()
 
     @property
     def nbytes(self) -> int:
         """The bytes of its arrays."""
-        ordered = self._rows.nbytes + self._measures.nbytes + self._values.nbytes
-        return ordered + 3 * 8 * self._tail_size
+        rows = self._rows.nbytes + self._starts.nbytes
+        return rows + self._measures.nbytes + self._values.nbytes + 3 * 8 * self._tail_size
 
     def _put_in_order(self) -> None:
         cells = self.cells().summed()
-        self._rows = cells.rows.astype(np.int32)
-        self._measures = cells.measures.astype(np.int16)
-        self._values = cells.values
+        rows, counts = np.unique(cells.rows, return_counts=True)
+        self._rows = rows.astype(np.int32)
+        self._starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        self._measures = cells.measures.astype(np.uint8)
+        self._values = _narrow(cells.values)
         self._tail, self._tail_size = [], 0
 
-    def _ordered(self, which: slice | Ints) -> Cells:
-        rows, measures = self._rows[which], self._measures[which]
-        return Cells(rows.astype(np.int64), measures.astype(np.int64), self._values[which])
+    def _ordered(self, at: Ints) -> Cells:
+        """Return the cells of the rows in these places."""
+        starts, ends = self._starts[at].astype(np.int64), self._starts[at + 1].astype(np.int64)
+        which = ranges(starts, ends)
+        return Cells(
+            np.repeat(self._rows[at], ends - starts).astype(np.int64),
+            self._measures[which].astype(np.int64),
+            self._values[which].astype(np.int64),
+        )
+
+
+def _narrow(values: Ints) -> NDArray[np.int32] | Ints:
+    """Return the values in half the bytes, if each of them has room there."""
+    if len(values) and not -(2**31) <= values.min() <= values.max() < 2**31:
+        return values
+    return values.astype(np.int32)
 
 
 def ranges(starts: Ints, ends: Ints) -> Ints:

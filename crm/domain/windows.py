@@ -1,7 +1,7 @@
 """Running totals of one window, kept only for the players who did something in it.
 
-Most players did nothing in the last day, or week: a window of columns for all of them would be
-mostly zeros. A player without a column has 0 everywhere.
+Most players did nothing in the last day, or week, and many have never done anything but register:
+columns for all of them would be mostly zeros. A player without a column has 0 everywhere.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from crm.domain.features import Measure
 from crm.domain.ledger import Cells, Ints
 
 _FIRST_SLOTS = 256
+_EVERYBODY = "player.registered"
+_SLACK = 4  # room grows by a quarter; with three quarters of it free half of it is given back
 # Measure 0 counts every event, so that a player's column is free again once it is back at 0.
 EVENTS = 0
 
@@ -54,6 +57,7 @@ class Window:
         idle = self._totals[EVENTS, slots] == 0
         self._slot[rows[idle]] = -1
         self._free += slots[idle].tolist()
+        self._shrink()
 
     def forget(self, rows: Ints) -> None:
         """Set some rows to 0 in every measure."""
@@ -62,6 +66,7 @@ class Window:
         self._totals[:, slots] = 0
         self._slot[rows] = -1
         self._free += slots.tolist()
+        self._shrink()
 
     def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
@@ -88,14 +93,75 @@ class Window:
         return self._place[cells.measures] * self._totals.shape[1] + slots
 
     def _give_slots(self, rows: Ints) -> None:
-        while len(self._free) < len(rows):
-            self._grow()
+        slots = self._totals.shape[1]
+        if len(rows) > len(self._free):
+            self._resize(max(slots + slots // _SLACK, slots - len(self._free) + len(rows)))
         for row in rows.tolist():
             self._slot[row] = self._free.pop()
 
-    def _grow(self) -> None:
+    def _shrink(self) -> None:
         slots = self._totals.shape[1]
-        wider = np.zeros((len(self._totals), 2 * slots), dtype=np.int64)
-        wider[:, :slots] = self._totals
+        if len(self._free) * _SLACK > (_SLACK - 1) * slots > (_SLACK - 1) * _FIRST_SLOTS:
+            self._resize(slots // 2)
+
+    def _resize(self, slots: int) -> None:
+        """Give everybody who has a slot another, in the order of their rows."""
+        rows = np.flatnonzero(self._slot >= 0)
+        totals = np.zeros((len(self._totals), slots), dtype=np.int64)
+        totals[:, : len(rows)] = self._totals[:, self._slot[rows]]
+        self._slot[rows] = np.arange(len(rows))
+        self._totals = totals
+        self._free = list(range(slots - 1, len(rows) - 1, -1))
+
+
+class Lifetime:
+    """Totals of all time: columns for everybody only of what everybody has done, to register."""
+
+    def __init__(self, measures: Sequence[Measure]) -> None:
+        total = len(measures)
+        every = [
+            i for i, m in enumerate(measures) if not m.event_types or _EVERYBODY in m.event_types
+        ]
+        self._place = np.full(total, -1, dtype=np.int64)  # of a measure, among those of everybody
+        self._place[every] = np.arange(len(every))
+        self._totals = np.zeros((len(every), 0), dtype=np.int64)
+        self._rest = Window(np.flatnonzero(self._place < 0).tolist(), total)
+
+    def fit(self, rows: int) -> None:
+        """Make room for `rows` players."""
+        wider = np.zeros((len(self._totals), rows), dtype=np.int64)  # costs nothing before use
+        wider[:, : self._totals.shape[1]] = self._totals
         self._totals = wider
-        self._free += range(2 * slots - 1, slots - 1, -1)
+        self._rest.fit(rows)
+
+    def add(self, cells: Cells) -> None:
+        """Count cells, for ever."""
+        places = self._place[cells.measures]
+        every = places >= 0
+        np.add.at(self._totals, (places[every], cells.rows[every]), cells.values[every])
+        self._rest.add(cells.take(~every))
+
+    def forget(self, rows: Ints) -> None:
+        """Set some rows to 0 in every measure."""
+        self._totals[:, rows] = 0
+        self._rest.forget(rows)
+
+    def values(self, measure: int, rows: slice | Ints) -> Ints:
+        """Return the column of a measure for some rows; not to be changed."""
+        place = self._place[measure]
+        if place < 0:
+            return self._rest.values(measure, rows)
+        column: Ints = self._totals[place, rows]
+        return column
+
+    def of_row(self, row: int) -> list[int]:
+        """Return every measure of one row."""
+        values = np.array(self._rest.of_row(row))
+        every = self._place >= 0
+        values[every] = self._totals[self._place[every], row]
+        return [int(value) for value in values.tolist()]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        return self._place.nbytes + self._totals.nbytes + self._rest.nbytes

@@ -76,7 +76,7 @@ def pace_of(mutant: Mutant | None) -> Pace:
 
 @dataclass(frozen=True)
 class Control:
-    """Runs an experiment with a mechanism off: it must be noticed; without a mutant nothing is."""
+    """Runs an experiment with a mechanism off, which must show; without a mutant nothing does."""
 
     table: FaultTable
     patch: pytest.MonkeyPatch
@@ -87,9 +87,8 @@ class Control:
         if mutant is None:
             assert await what_is_found(run) == []
             return
-        mutant(self.patch)
-        mechanism = mutant.__name__.removeprefix("no_").replace("_", " ")
-        self.table.control(experiment, mechanism, await what_is_found(run))
+        mutant.switch_off(self.patch)
+        self.table.control(experiment, mutant.mechanism, mutant.sign, await what_is_found(run))
 
 
 @pytest.fixture
@@ -98,14 +97,14 @@ def control(table: FaultTable, monkeypatch: pytest.MonkeyPatch) -> Control:
     return Control(table, monkeypatch)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def durable() -> Iterator[Server]:
     """A PostgreSQL that keeps what it has acknowledged; experiments kill it and start it again."""
     with a_server(DURABLE) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _migrated(durable: Server) -> str:
     return postgres.make_template(durable.dsn)
 
@@ -124,7 +123,7 @@ class Shared:
     disk: SmallDisk | None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared() -> Iterator[Shared]:
     """An instance that is up; each experiment leaves it healthy."""
     with a_place() as instance, ExitStack() as mounted:

@@ -32,6 +32,7 @@ from tests.support.mutants import (
     no_quarantine,
     no_read_back,
     no_wait_for_the_commit,
+    seen_as,
     without_the_key,
 )
 from tests.support.profile import Profile
@@ -82,6 +83,7 @@ async def test_e16_jumping_clocks(database: str, profile: Profile, table: FaultT
     assert balance.faults() == []
 
 
+@seen_as("the former owner is silent")
 def no_monotonic_lease(patch: pytest.MonkeyPatch) -> None:
     """A lease runs by the wall clock, which has jumped."""
     whole = ShardOwner.__init__

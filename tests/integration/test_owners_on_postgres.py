@@ -32,10 +32,12 @@ LONG_S = 60
 async def _an_owner(dsn: str, side_dsn: str = "", name: str = "owner") -> AsyncIterator[ShardOwner]:
     clock = Clock(NOON)
     log, side = PostgresEventLog(dsn, clock), PostgresEventLog(side_dsn or dsn, clock)
-    async with an_owner(log, clock, side=side, name=name) as owner:
-        yield owner
-    await log.close()
-    await side.close()
+    try:
+        async with an_owner(log, clock, side=side, name=name) as owner:
+            yield owner
+    finally:
+        await log.close()
+        await side.close()
 
 
 def _events(count: int, start: int = 0) -> list[LoggedEvent]:

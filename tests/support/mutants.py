@@ -1,12 +1,13 @@
 """Mechanisms switched off, one at a time, in the process that runs the owner: for controls.
 
-An experiment that does not notice its mutant proves nothing.
+An experiment that does not notice its mutant, by the fault that it must cause, proves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -24,9 +25,32 @@ from crm.domain.ports import Past
 from crm.services.shard_adoption import Adoption
 from crm.services.shard_owner import ShardOwner
 
-Mutant = Callable[[pytest.MonkeyPatch], None]
+Switch = Callable[[pytest.MonkeyPatch], None]
 
 
+@dataclass(frozen=True)
+class Mutant:
+    """A mechanism switched off; the faults that an experiment finds then must match `sign`."""
+
+    switch_off: Switch
+    sign: str
+
+    @property
+    def __name__(self) -> str:  # by which pytest names a test
+        return self.switch_off.__name__
+
+    @property
+    def mechanism(self) -> str:
+        """What is off."""
+        return self.__name__.removeprefix("no_").replace("_", " ")
+
+
+def seen_as(sign: str) -> Callable[[Switch], Mutant]:
+    """Make a mutant of what switches a mechanism off."""
+    return lambda switch_off: Mutant(switch_off, sign)
+
+
+@seen_as("not what was sent")
 def no_replay(patch: pytest.MonkeyPatch) -> None:
     """A successor serves without reading the log."""
 
@@ -36,6 +60,7 @@ def no_replay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Adoption, "_replay", replay)
 
 
+@seen_as("accepted")
 def no_epoch_check(patch: pytest.MonkeyPatch) -> None:
     """A write goes in under whatever epoch there is."""
     whole = PostgresEventLog._store
@@ -51,11 +76,13 @@ def no_epoch_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresEventLog, "_store", store)
 
 
+@seen_as("lacked what was acknowledged")
 def no_lease(patch: pytest.MonkeyPatch) -> None:
     """An owner believes itself for ever."""
     patch.setattr(ShardOwner, "_lease_is_over", lambda _self: False)
 
 
+@seen_as("stored twice")
 def no_deduplication(patch: pytest.MonkeyPatch) -> None:
     """No id is ever known; `without_the_key` takes the database's own last word away."""
 
@@ -77,6 +104,7 @@ async def without_the_key(dsn: str) -> None:
     await connection.close()
 
 
+@seen_as("acknowledged events lost")
 def no_wait_for_the_commit(patch: pytest.MonkeyPatch) -> None:
     """What was written is acknowledged, whatever becomes of its commit."""
 
@@ -87,6 +115,7 @@ def no_wait_for_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresEventLog, "_commit", commit)
 
 
+@seen_as("while the disk was full")
 def no_look_at_errors(patch: pytest.MonkeyPatch) -> None:
     """What PostgreSQL says of a write is not looked at."""
     whole = PostgresEventLog._write
@@ -98,6 +127,7 @@ def no_look_at_errors(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresEventLog, "_write", write)
 
 
+@seen_as("not what was sent")
 def no_read_back(patch: pytest.MonkeyPatch) -> None:
     """After a commit of unknown outcome the log is not read."""
 
@@ -108,11 +138,13 @@ def no_read_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ShardOwner, "_settle", settle)
 
 
+@seen_as("acknowledged events lost")
 def no_synchronous_commit(patch: pytest.MonkeyPatch) -> None:
     """PostgreSQL answers before the commit is in its files."""
     patch.setitem(events._SERVER_SETTINGS, "synchronous_commit", "off")
 
 
+@seen_as("while the disk was full|without a connection")
 def no_name_for_full_servers(patch: pytest.MonkeyPatch) -> None:
     """That PostgreSQL has no room or no connection left is an error like any other."""
     rest = [e for e in pool.AWAY if e is not asyncpg.exceptions.InsufficientResourcesError]
@@ -120,6 +152,7 @@ def no_name_for_full_servers(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "AWAY", tuple(rest))
 
 
+@seen_as("the quarantine holds")
 def no_quarantine(patch: pytest.MonkeyPatch) -> None:
     """Refused events are gone."""
 
@@ -128,6 +161,7 @@ def no_quarantine(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresQuarantine, "keep", keep)
 
 
+@seen_as("not the recount")
 def no_monotone_windows(patch: pytest.MonkeyPatch) -> None:
     """Windows follow the clock backwards."""
 
@@ -139,6 +173,7 @@ def no_monotone_windows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FeatureTable, "advance", advance)
 
 
+@seen_as("not what was sent|not the recount")
 def no_late_events(patch: pytest.MonkeyPatch) -> None:
     """What is older than a day when it comes is left out."""
     whole = FeatureTable.apply
@@ -149,6 +184,7 @@ def no_late_events(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FeatureTable, "apply", apply)
 
 
+@seen_as("not the recount")
 def no_order_but_of_arrival(patch: pytest.MonkeyPatch) -> None:
     """The last to come is taken for the last that happened."""
     whole = FeatureTable.apply

@@ -30,9 +30,9 @@ BRANDS = {BRAND.id: BRAND}
 LONG_S = 120  # a deadline, not a measure: the machine may be busy
 
 
-def a_spec(dsn: str, lake: Path, *, owners: int) -> SupervisorSpec:
+def a_spec(dsn: str, lake: Path, *, owners: int, misses: int = 3) -> SupervisorSpec:
     """What a supervisor of so many owners is told."""
-    settings = ShardSettings(owners=owners, snapshot_age_s=2)
+    settings = ShardSettings(owners=owners, snapshot_age_s=2, misses=misses)
     return SupervisorSpec(BRANDS, dsn, str(lake), settings)
 
 
@@ -59,8 +59,10 @@ def owner_names() -> list[str]:
 async def a_gateway(dsn: str) -> AsyncIterator[ShardGateway]:
     """A gateway that asks the one supervisor."""
     log = PostgresEventLog(dsn, clock.now)
-    yield ShardGateway(BRANDS, log)
-    await log.close()
+    try:
+        yield ShardGateway(BRANDS, log)
+    finally:
+        await log.close()
 
 
 def an_event(number: int, players: int = 40) -> LoggedEvent:
@@ -119,11 +121,13 @@ class Sender:
         stop = asyncio.Event()
         players = range(len(self._sent))
         sending = [asyncio.create_task(self._run(player, stop)) for player in players]
-        await self.progress()
-        yield self
-        await self.progress()
-        stop.set()
-        await asyncio.wait_for(asyncio.gather(*sending), LONG_S)
+        try:
+            await self.progress()
+            yield self
+            await self.progress()
+        finally:
+            stop.set()
+            await asyncio.wait_for(asyncio.gather(*sending), LONG_S)
 
     async def progress(self) -> None:
         """Wait until every player has got a new event acknowledged."""

@@ -20,7 +20,7 @@ def test_a_row_has_the_figures_of_its_balance_and_the_controls_of_its_experiment
     table = FaultTable()
     table.add("E10", "later", replace(BALANCE, recoveries_s=[]))
     table.add("E1", "a kill", BALANCE)
-    table.control("E1", "replay", ["something is wrong"])
+    table.control("E1", "replay", "lost", ["2 events lost"])
     _, _, first, second = table.lines()
     assert first.split("  ")[0] == "E1"
     for figure in ("a kill", "1,200", "3", "1", "7", "2.0, at most 4.0", "noticed: no replay"):
@@ -31,15 +31,16 @@ def test_a_row_has_the_figures_of_its_balance_and_the_controls_of_its_experiment
 
 def test_an_experiment_whose_control_alone_was_run_is_shown_as_not_run() -> None:
     table = FaultTable()
-    table.control("E2", "deduplication", ["something is wrong"])
+    table.control("E2", "deduplication", "twice", ["2 stored twice"])
     (line,) = table.lines()[2:]
     assert line.startswith("E2")
     assert "not run" in line
 
 
-def test_a_mechanism_whose_absence_is_not_noticed_is_a_failure() -> None:
+@pytest.mark.parametrize("found", [[], ["not within 5 s: a batch is taken"]])
+def test_a_mechanism_whose_absence_is_not_noticed_is_a_failure(found: list[str]) -> None:
     with pytest.raises(AssertionError, match="E1 does not notice that there is no replay"):
-        FaultTable().control("E1", "replay", [])
+        FaultTable().control("E1", "replay", "events lost", found)
 
 
 def test_without_experiments_there_is_no_table() -> None:
