@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check chaos bench growth clean
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+# where it is set, each of the many processes of a start compiles all of Ray anew: 3 s of a core each
+unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 READY := .venv/ready
