@@ -30,8 +30,8 @@ check: $(READY)  ## lint, types, import contracts, unit tests
 	@.venv/bin/lint-imports
 	@$(PY) -m pytest tests/unit
 
-chaos: $(READY)  ## the long fault experiments
-	@$(PY) -m pytest tests/chaos --fire=long
+chaos: $(READY)  ## the long fault experiments, and the real data in two time zones
+	@$(PY) -m pytest tests/chaos tests/e2e/test_two_time_zones.py --fire=long
 
 bench: $(READY)  ## the benchmarks, each beside its reference; writes docs/benchmarks.md
 	@$(PY) -m bench

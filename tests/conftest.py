@@ -74,11 +74,16 @@ def _kinds(wanted: str) -> list[servers.Kind]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run what is isolated first, for the fast news; then whole instances; then parts on one Ray.
 
-    A Ray that waits for its next test takes a tenth of a core from whoever runs beside it.
+    A Ray that waits for its next test takes a tenth of a core from whoever runs beside it. What is
+    long is left to --fire=long.
     """
+    if config.getoption("fire") == "short":
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     items.sort(
         key=lambda item: 0 if _lies_in(_ISOLATED, item) else 1 if _lies_in(_WHOLE, item) else 2
     )

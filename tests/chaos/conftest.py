@@ -29,16 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = FaultTable()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave what is long to the long profile; an experiment may take long there."""
-    ours = [item for item in items if _HERE in item.path.parents]
-    for item in ours:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let an experiment take its time: the long profile's are long."""
+    for item in (item for item in items if _HERE in item.path.parents):
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.timeout(1_800))
-    if config.getoption("fire") == "short":
-        left_out = [item for item in ours if item.get_closest_marker("long")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(

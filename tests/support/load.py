@@ -93,6 +93,7 @@ class Load:
         self.stale_reads = 0
         self._taken: Counter[str] = Counter()  # acknowledged events by player
         self._faults = 0
+        self._last_error = "none"
         self._recovered: set[int] = set()  # clients answered since the latest fault
         self._stop = asyncio.Event()
 
@@ -159,9 +160,12 @@ class Load:
             tries += 1
             return await self.post(events, number, first=new and tries == 1)
 
-        await wait_for_async(
-            acknowledged, "a batch is taken", deadline_s=self.pace.patience_s, every_s=0.1
-        )
+        try:
+            await wait_for_async(
+                acknowledged, "a batch is taken", deadline_s=self.pace.patience_s, every_s=0.1
+            )
+        except AssertionError as missed:
+            raise AssertionError(f"{missed}; the last answer: {self._last_error}") from missed
         if new:
             self._taken.update(event["player_id"] for event in events)
 
@@ -176,6 +180,7 @@ class Load:
             return False
         if answer.status_code != httpx.codes.OK:
             self.history.failed(number, events, _status(answer))
+            self._last_error = answer.text
             assert answer.status_code >= 500, answer.text
             return False
         told = answer.json()
