@@ -12,7 +12,7 @@ import msgspec
 import ray
 import structlog
 
-from actors.wire import AppendCall, ColumnsPart, CountPart, OwnerState, encode
+from actors.wire import AppendCall, ColumnsPart, CountPart, FeaturesOf, OwnerState, encode
 from crm.adapters import clock
 from crm.adapters.lake import Lake
 from crm.adapters.past import LakeAndLog
@@ -20,7 +20,7 @@ from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.domain.brands import Brand
-from crm.domain.errors import ShardsWarming
+from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.ports import PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
 from crm.services.player_features import columns_of, player_features, shard_features
@@ -109,13 +109,9 @@ class FeatureShard:
         return encode(await self._ready().append(groups))
 
     @ray.method
-    async def features(self, brand: str, player_id: str, shard: int) -> PlayerFeatures:
-        """Return a player's features, live."""
-        owner = self._ready()
-        table = await owner.table(brand)
-        if not owner.owns(shard):
-            raise ShardsWarming("this shard has another owner")
-        return player_features(table, brand, player_id, shard, owner.epochs[shard])
+    async def features(self, asked: Sequence[FeaturesOf]) -> list[PlayerFeatures | CrmError]:
+        """Return players' features, live, or why there are none: one's fault is no other's."""
+        return [await _features(self._ready(), one) for one in asked]
 
     @ray.method
     async def count(self, brand: Brand, rule: str, as_of_us: int) -> CountPart:
@@ -189,6 +185,17 @@ def _state(owner: ShardOwner) -> OwnerState:
 
 def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
+
+
+async def _features(owner: ShardOwner, asked: FeaturesOf) -> PlayerFeatures | CrmError:
+    brand, player_id, shard = asked
+    try:
+        table = await owner.table(brand)
+        if not owner.owns(shard):
+            return ShardsWarming("this shard has another owner")
+        return player_features(table, brand, player_id, shard, owner.epochs[shard])
+    except CrmError as fault:
+        return fault
 
 
 FeatureShardActor = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FeatureShard)

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.owners import Routes, Slot
 from actors.processes import NAMESPACE, Handle
 from actors.supervisor import NAME, Supervisor
-from actors.wire import AppendCall, ColumnsPart, CountPart, decode_verdicts, encode
+from actors.wire import AppendCall, ColumnsPart, CountPart, FeaturesOf, decode_verdicts, encode
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.settings import PostgresSettings
@@ -38,10 +38,12 @@ PAUSE_S = 0.1
 EVENTS_A_CALL = 2_000
 CALLS_IN_FLIGHT = 2  # an owner: one is written while the next is on its way,
 WORTH_A_CALL = 100  # if it carries so much; single events rather gather
+READS_A_CALL = 16  # a call costs more than a read; an owner does nothing else meanwhile
 LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks
 MOMENTS_TRIED = 6
 Result = TypeVar("Result")
 Part = TypeVar("Part", CountPart, ColumnsPart)
+Found = PlayerFeatures | CrmError
 
 
 class HasPostgres(Protocol):
@@ -77,6 +79,7 @@ class ShardGateway:
         self._routes: Routes | None = None
         self._refreshing: asyncio.Future[Routes] | None = None
         self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
+        self._readers: dict[int, Coalescer[FeaturesOf, Found]] = {}
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -136,15 +139,26 @@ class ShardGateway:
 
         async def attempt() -> PlayerFeatures:
             slot = (await self._known_routes()).slot_of[shard]
-            found = await self._ask(
-                slot, lambda owner: owner.features.remote(brand, player_id, shard)
-            )
+            (found,) = await self._reader(slot).submit([FeaturesOf(brand, player_id, shard)])
+            if isinstance(found, CrmError):
+                raise found
             routes = await self._known_routes()
             if found.epoch < routes.slots[routes.slot_of[shard]].state.epochs.get(shard, 0):
                 raise ShardsWarming("an answer of a former owner")
             return found
 
         return await self._patiently(attempt)
+
+    def _reader(self, slot: int) -> Coalescer[FeaturesOf, Found]:
+        if slot not in self._readers:
+            self._readers[slot] = Coalescer(
+                partial(self._read, slot),
+                most=READS_A_CALL, in_flight=CALLS_IN_FLIGHT, worth=READS_A_CALL,
+            )  # fmt: skip
+        return self._readers[slot]
+
+    async def _read(self, slot: int, asked: Sequence[FeaturesOf]) -> Sequence[Found]:
+        return await self._ask(slot, lambda owner: owner.features.remote(asked))
 
     async def count(self, brand: str, rule: str) -> Count:
         """Count the players that match `rule`, each of the 256 shards once, at one moment."""
@@ -259,6 +273,8 @@ class ShardGateway:
                 self._routes = routes
                 for gone in self._coalescers.keys() - routes.slots.keys():
                     del self._coalescers[gone]  # a slot's number never comes back
+                for gone in self._readers.keys() - routes.slots.keys():
+                    del self._readers[gone]
         except (RayActorError, ValueError, TimeoutError):
             log.warning("supervisor_away")
         if self._routes is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +20,14 @@ class AppendCall(msgspec.Struct, array_like=True, gc=False):
     """Groups of events of one owner's shards."""
 
     groups: list[list[LoggedEvent]]
+
+
+class FeaturesOf(NamedTuple):
+    """Whose features are asked for."""
+
+    brand: str
+    player_id: str
+    shard: int
 
 
 def decode_verdicts(data: bytes) -> list[list[Verdict]]:

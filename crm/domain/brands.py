@@ -29,7 +29,10 @@ class Currency:
 
     def to_major(self, minor: int) -> str:
         """Return `minor` as a decimal string in major units, with all its decimals."""
-        return f"{Decimal(minor).scaleb(-self.decimals):.{self.decimals}f}"
+        if not self.decimals:
+            return str(minor)
+        digits = str(abs(minor)).zfill(self.decimals + 1)
+        return f"{'-' * (minor < 0)}{digits[: -self.decimals]}.{digits[-self.decimals :]}"
 
 
 @dataclass(frozen=True)

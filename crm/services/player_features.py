@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,26 +59,33 @@ Written = int | float | str | None
 
 def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, Written]:
     """Write features for people: money as decimal strings in major units, times as RFC 3339."""
-    features = features_of(brand).features
+    write = _writers(brand)
     # an owner may know a new measure before this process does
-    known = {name: value for name, value in values.items() if name in features}
-    return {name: _written(brand, features[name], value) for name, value in known.items()}
+    return {
+        name: value if value is None else write[name](value)
+        for name, value in values.items()
+        if name in write
+    }
 
 
-def _written(brand: Brand, feature: Feature, value: int | None) -> Written:
-    if value is None:
-        return None
+@lru_cache(maxsize=64)
+def _writers(brand: Brand) -> Mapping[str, Callable[[int], Written]]:
+    features = features_of(brand).features.items()
+    return {name: _writer(brand, feature) for name, feature in features}
+
+
+def _writer(brand: Brand, feature: Feature) -> Callable[[int], Written]:
     match feature.unit:
         case "money":
-            return brand.currency.to_major(value)
+            return brand.currency.to_major
         case "time":
-            return rfc3339(from_us(value))
+            return lambda value: rfc3339(from_us(value))
         case "share":
-            return value / SHARE
-        case "number" if feature.decimals:
-            return value / 10.0**feature.decimals
+            return lambda value: value / SHARE
+        case "number" if decimals := feature.decimals:
+            return lambda value: value / 10.0**decimals
         case _:
-            return value
+            return int
 
 
 def rfc3339(at: datetime) -> str:

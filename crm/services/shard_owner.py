@@ -40,6 +40,7 @@ MAX_WAITING = 100_000  # events in the queue: beyond, callers are asked to wait
 # An owner believes itself for so long after it asked PostgreSQL, and a successor waits as long
 # before it serves: what it has acknowledged is in every answer.
 LEASE_S = 1.0
+_SNAPSHOT_PACE = 0.8  # of the age that is allowed: one that is written meanwhile is older
 MAX_LEAD = timedelta(seconds=2)
 
 
@@ -340,11 +341,13 @@ class ShardOwner:
         What was dropped is tidied up at the same pace.
         """
         while not self.lost_all.is_set():
-            for shard in list(self.epochs):
-                await asyncio.sleep(age_s / max(len(self.epochs), 1))
+            due, shards = _loop_time(), list(self.epochs)
+            for shard in shards:
+                due += _SNAPSHOT_PACE * age_s / len(shards)
+                await asyncio.sleep(max(due - _loop_time(), 0))
                 await self._snapshot_if_changed(shard)
                 self._tables.tidy()
-            if not self.epochs:
+            if not shards:
                 await asyncio.sleep(age_s)
 
     async def _snapshot_if_changed(self, shard: int) -> None:

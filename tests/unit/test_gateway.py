@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,9 +14,9 @@ from actors import gateway as module
 from actors.gateway import ShardGateway
 from actors.owners import Routes, Slot
 from actors.processes import Handle
-from actors.wire import AppendCall, CountPart, OwnerState, encode
+from actors.wire import AppendCall, CountPart, FeaturesOf, OwnerState, encode
 from crm.adapters.memory import MemoryEventLog
-from crm.domain.errors import ShardsWarming
+from crm.domain.errors import CrmError, PlayerNotFound, ShardsWarming
 from crm.domain.ports import PlayerFeatures
 from crm.domain.shards import SHARDS, shards_of_slot
 from crm.domain.times import from_us
@@ -48,6 +48,7 @@ class FakeOwner:
     asked_us: list[int] = field(default_factory=list)
     shards: list[int] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)  # groups of each append
+    reads: list[int] = field(default_factory=list)  # players of each call for features
     taken: int = 0
 
     def __post_init__(self) -> None:
@@ -73,9 +74,15 @@ class FakeOwner:
     def features(self) -> _Method:
         """Answer in its own epoch."""
 
-        async def features(brand: str, player_id: str, shard: int) -> PlayerFeatures:
+        async def features(asked: Sequence[FeaturesOf]) -> list[PlayerFeatures | CrmError]:
+            self.reads.append(len(asked))
             epoch = self.epoch - self.of_former_times
-            return PlayerFeatures(brand, player_id, shard, epoch, NOON, {})
+            return [
+                PlayerFeatures(one.brand, one.player_id, one.shard, epoch, NOON, {})
+                if one.player_id.startswith("p")
+                else PlayerNotFound("no such player")
+                for one in asked
+            ]
 
         return _Method(features)
 
@@ -174,6 +181,21 @@ async def test_an_answer_of_a_former_epoch_is_dropped_and_asked_again(system: Su
     assert (await _gateway(system).features(BRAND.id, player)).epoch == 2
 
 
+async def test_reads_that_wait_share_a_call_and_one_unknown_player_spoils_no_other(
+    system: Supervised,
+) -> None:
+    gateway = _gateway(system)
+    asked = [gateway.features(BRAND.id, player) for player in ("p1", "nobody", "p2", "p3", "p4")]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(found.pop(1), PlayerNotFound)
+    assert [isinstance(one, PlayerFeatures) and one.player_id for one in found] == [
+        "p1", "p2", "p3", "p4",
+    ]  # fmt: skip
+    reads = system.owners[0].reads + system.owners[1].reads
+    assert sum(reads) == 5
+    assert len(reads) < 5
+
+
 async def test_what_is_moved_goes_to_the_successor(system: Supervised) -> None:
     system.owners[0].moved = system.owners[1].moved = True
     system.successors = {0: FakeOwner(0, epoch=2), 1: FakeOwner(1, epoch=2)}
@@ -220,7 +242,7 @@ async def test_a_slot_that_was_given_up_is_not_asked_and_the_next_is(system: Sup
     system.later = Routes({1: _slot(system.owners[1])}, (1,) * SHARDS)
     await gateway.routes()
     with pytest.raises(ShardsWarming, match="another owner"):
-        await gateway._ask(0, lambda owner: owner.features.remote(BRAND.id, "p1", 0))
+        await gateway._ask(0, lambda owner: owner.features.remote([]))
     player = next(f"p{n}" for n in range(99) if a_logged_event(player_id=f"p{n}").shard % 2 == 0)
     assert (await gateway.features(BRAND.id, player)).epoch == 1
 
