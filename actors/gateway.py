@@ -271,10 +271,10 @@ class ShardGateway:
             routes = await asyncio.shield(self._refreshing)
             if routes.slots:
                 self._routes = routes
-                for gone in self._coalescers.keys() - routes.slots.keys():
-                    del self._coalescers[gone]  # a slot's number never comes back
-                for gone in self._readers.keys() - routes.slots.keys():
-                    del self._readers[gone]
+                gone = {*self._coalescers, *self._readers} - routes.slots.keys()
+                for slot in gone:  # its number never comes back
+                    self._coalescers.pop(slot, None)
+                    self._readers.pop(slot, None)
         except (RayActorError, ValueError, TimeoutError):
             log.warning("supervisor_away")
         if self._routes is None:

@@ -16,7 +16,7 @@ from crm.domain.ledger import Cells, Ints
 
 _FIRST_SLOTS = 256
 _EVERYBODY = "player.registered"
-_SLACK = 4  # room grows by a quarter; with three quarters of it free half of it is given back
+_SLACK = 4  # room is a quarter more than is used; it is given back when a quarter of it is used
 # Measure 0 counts every event, so that a player's column is free again once it is back at 0.
 EVENTS = 0
 
@@ -101,8 +101,9 @@ class Window:
 
     def _shrink(self) -> None:
         slots = self._totals.shape[1]
-        if len(self._free) * _SLACK > (_SLACK - 1) * slots > (_SLACK - 1) * _FIRST_SLOTS:
-            self._resize(slots // 2)
+        used = slots - len(self._free)
+        if slots > _FIRST_SLOTS and used * _SLACK < slots:
+            self._resize(max(used + used // _SLACK, _FIRST_SLOTS))
 
     def _resize(self, slots: int) -> None:
         """Give everybody who has a slot another, in the order of their rows."""
@@ -124,6 +125,7 @@ class Lifetime:
         ]
         self._place = np.full(total, -1, dtype=np.int64)  # of a measure, among those of everybody
         self._place[every] = np.arange(len(every))
+        self._every = every
         self._totals = np.zeros((len(every), 0), dtype=np.int64)
         self._rest = Window(np.flatnonzero(self._place < 0).tolist(), total)
 
@@ -156,10 +158,10 @@ class Lifetime:
 
     def of_row(self, row: int) -> list[int]:
         """Return every measure of one row."""
-        values = np.array(self._rest.of_row(row))
-        every = self._place >= 0
-        values[every] = self._totals[self._place[every], row]
-        return [int(value) for value in values.tolist()]
+        values = self._rest.of_row(row)
+        for measure, total in zip(self._every, self._totals[:, row].tolist(), strict=True):
+            values[measure] = total
+        return values
 
     @property
     def nbytes(self) -> int:

@@ -68,7 +68,7 @@ def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, Wri
     }
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1_024)
 def _writers(brand: Brand) -> Mapping[str, Callable[[int], Written]]:
     features = features_of(brand).features.items()
     return {name: _writer(brand, feature) for name, feature in features}

@@ -112,6 +112,7 @@ async def test_nothing_differs_while_events_come_in(dsn: str, tmp_path: Path) ->
         ingesting = asyncio.create_task(ingest())
         try:
             found = await system.verified()
+            assert not ingesting.done(), "the ingest has failed"
         finally:
             ingesting.cancel()
             await asyncio.gather(ingesting, return_exceptions=True)
