@@ -9,7 +9,7 @@ and advances.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -194,22 +194,19 @@ class FeatureTable:
         known = self._row
         rows = [known.get(player_id, -1) for player_id in player_ids]
         if -1 in rows:
-            for i, player_id in enumerate(player_ids):
-                if rows[i] < 0:
-                    rows[i] = self._row_of_new(player_id, int(shards[i]))
+            new = [place for place, row in enumerate(rows) if row < 0]
+            self._add_players({player_ids[place]: int(shards[place]) for place in new})
+            rows = [known[player_id] for player_id in player_ids]
         return np.array(rows, dtype=np.int64)
 
-    def _row_of_new(self, player_id: str, shard: int) -> int:
-        row = self._row.get(player_id)
-        if row is not None:
-            return row
-        row = len(self._ids)
-        if row == len(self._shard):
-            self._grow(2 * row)
-        self._ids.append(player_id)
-        self._row[player_id] = row
-        self._shard[row] = shard
-        return row
+    def _add_players(self, shards: Mapping[str, int]) -> None:
+        """Make rows for new players, whose shards are given."""
+        first, end = len(self._ids), len(self._ids) + len(shards)
+        if end > len(self._shard):
+            self._grow(max(2 * len(self._shard), end))
+        self._ids += shards
+        self._row.update(zip(shards, range(first, end), strict=True))
+        self._shard[first:end] = list(shards.values())
 
     @property
     def _all_totals(self) -> list[Lifetime | Window]:

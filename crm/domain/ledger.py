@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+_MEASURE_BITS = 8  # a measure's number has room in a byte
 _COMPACT_AT = 4096
 _TAIL = 8  # an export looks through a tail of up to an eighth of what is in order
 
@@ -25,14 +26,19 @@ class Cells:
         """Return the cells where `which` is set."""
         return Cells(self.rows[which], self.measures[which], self.values[which])
 
+    def at(self, places: Ints) -> Cells:
+        """Return the cells in these places."""
+        return Cells(self.rows[places], self.measures[places], self.values[places])
+
     def summed(self) -> Cells:
         """Return one cell a pair, by row and then measure."""
-        order = np.lexsort((self.measures, self.rows))
-        rows, measures, values = self.rows[order], self.measures[order], self.values[order]
-        if not len(rows):
+        if not len(self.rows):
             return self
-        new = np.concatenate(([True], (rows[1:] != rows[:-1]) | (measures[1:] != measures[:-1])))
-        return Cells(rows[new], measures[new], np.add.reduceat(values, np.flatnonzero(new)))
+        keys = (self.rows << _MEASURE_BITS) | self.measures
+        order = np.argsort(keys, kind="stable")  # half the time of a lexsort, less if in order
+        starts = starts_of_runs(keys[order])
+        first = self.at(order[starts])
+        return Cells(first.rows, first.measures, np.add.reduceat(self.values[order], starts))
 
 
 class _Bucket:
@@ -87,9 +93,9 @@ class _Bucket:
 
     def _put_in_order(self) -> None:
         cells = self.cells().summed()
-        rows, counts = np.unique(cells.rows, return_counts=True)
-        self._rows = rows.astype(np.int32)
-        self._starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        starts = starts_of_runs(cells.rows)
+        self._rows = cells.rows[starts].astype(np.int32)
+        self._starts = np.append(starts, len(cells.rows)).astype(np.int32)
         self._measures = cells.measures.astype(np.uint8)
         self._values = _narrow(cells.values)
         self._tail, self._tail_size = [], 0
@@ -110,6 +116,11 @@ def _narrow(values: Ints) -> NDArray[np.int32] | Ints:
     if len(values) and not -(2**31) <= values.min() <= values.max() < 2**31:
         return values
     return values.astype(np.int32)
+
+
+def starts_of_runs(ordered: Ints) -> Ints:
+    """Return where each value of an ordered array begins."""
+    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
 
 
 def ranges(starts: Ints, ends: Ints) -> Ints:
@@ -136,10 +147,20 @@ class Ledger:
 
     def add(self, buckets: Ints, cells: Cells) -> None:
         """File each cell in its bucket; arrays of one length."""
-        numbers = np.unique(buckets)
-        for number in numbers.tolist():
-            inside = cells if len(numbers) == 1 else cells.take(buckets == number)
-            self._buckets.setdefault(number, _Bucket()).add(inside)
+        if not len(buckets):
+            return
+        first = int(buckets[0])
+        if (buckets == first).all():
+            self._bucket(first).add(cells)
+            return
+        order = np.argsort(buckets, kind="stable")  # a snapshot's are in order: found at once
+        for places in np.split(order, starts_of_runs(buckets[order])[1:]):
+            self._bucket(int(buckets[places[0]])).add(cells.at(places))
+
+    def _bucket(self, number: int) -> _Bucket:
+        if number not in self._buckets:
+            self._buckets[number] = _Bucket()
+        return self._buckets[number]
 
     def between(self, start: int, end: int) -> Iterator[Cells]:
         """Yield the buckets from `start` to before `end`."""

@@ -44,7 +44,7 @@ class Window:
             cells = cells.take(self._place[cells.measures] >= 0)
         new = cells.rows[self._slot[cells.rows] < 0]
         if len(new):
-            self._give_slots(np.unique(new))
+            self._give_slots(self._each_once(new))
         np.add.at(self._totals.reshape(-1), self._at(cells), cells.values)
 
     def take_away(self, cells: Cells) -> None:
@@ -96,8 +96,17 @@ class Window:
         slots = self._totals.shape[1]
         if len(rows) > len(self._free):
             self._resize(max(slots + slots // _SLACK, slots - len(self._free) + len(rows)))
-        for row in rows.tolist():
-            self._slot[row] = self._free.pop()
+        self._slot[rows] = self._free[-len(rows) :]
+        del self._free[-len(rows) :]
+
+    def _each_once(self, rows: Ints) -> Ints:
+        """Return rows without a slot, each once: who is the last to write its place there."""
+        places = np.arange(len(rows))
+        self._slot[rows] = places
+        last = self._slot[rows] == places
+        self._slot[rows] = -1
+        once: Ints = rows[last]
+        return once
 
     def _shrink(self) -> None:
         slots = self._totals.shape[1]
