@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crm.domain.features import Measure
 from crm.domain.ledger import Cells, Ints
 
-_FIRST_SLOTS = 256
+_BLOCK_BITS = 8
+_BLOCK = 1 << _BLOCK_BITS  # slots: a window grows by whole blocks, so nothing that it has moves
+_GROWTH = 16  # by a sixteenth of its blocks: the room is made by remapping, not by copying
 _EVERYBODY = "player.registered"
-_SLACK = 4  # room is a quarter more than is used; it is given back when a quarter of it is used
+_IDLE = 4  # room is given back when no more than a quarter of it is used
 # Measure 0 counts every event, so that a player's column is free again once it is back at 0.
 EVENTS = 0
 
@@ -29,8 +30,8 @@ class Window:
         self._place[np.array(measures)] = np.arange(len(measures))
         self._all = len(measures) == total
         self._slot = np.zeros(0, dtype=np.int32)  # of a row; -1: nothing in this window
-        self._totals = np.zeros((len(measures), _FIRST_SLOTS), dtype=np.int64)
-        self._free = list(range(_FIRST_SLOTS - 1, -1, -1))
+        self._totals = np.zeros((1, len(measures), _BLOCK), dtype=np.int64)
+        self._free = list(range(_BLOCK - 1, -1, -1))
 
     def fit(self, rows: int) -> None:
         """Make room for `rows` players."""
@@ -54,7 +55,7 @@ class Window:
         np.subtract.at(self._totals.reshape(-1), self._at(cells), cells.values)
         rows = np.unique(cells.rows)
         slots = self._slot[rows]
-        idle = self._totals[EVENTS, slots] == 0
+        idle = self._totals[slots >> _BLOCK_BITS, EVENTS, slots % _BLOCK] == 0
         self._slot[rows[idle]] = -1
         self._free += slots[idle].tolist()
         self._shrink()
@@ -63,7 +64,7 @@ class Window:
         """Set some rows to 0 in every measure."""
         slots = self._slot[rows]
         slots = slots[slots >= 0]
-        self._totals[:, slots] = 0
+        self._totals[slots >> _BLOCK_BITS, :, slots % _BLOCK] = 0
         self._slot[rows] = -1
         self._free += slots.tolist()
         self._shrink()
@@ -71,7 +72,7 @@ class Window:
     def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
         slots = self._slot[rows]
-        column: Ints = self._totals[self._place[measure]][slots]
+        column: Ints = self._totals[:, self._place[measure]].reshape(-1)[slots]
         column[slots < 0] = 0  # -1 has read somebody else's
         return column
 
@@ -80,7 +81,8 @@ class Window:
         slot = self._slot[row]
         if slot < 0:
             return [0] * len(self._place)
-        values = np.where(self._place < 0, 0, self._totals[self._place, slot])
+        totals = self._totals[slot >> _BLOCK_BITS, :, slot % _BLOCK]
+        values = np.where(self._place < 0, 0, totals[self._place])
         return [int(value) for value in values.tolist()]
 
     @property
@@ -88,16 +90,24 @@ class Window:
         """The bytes of its arrays."""
         return self._slot.nbytes + self._totals.nbytes
 
-    def _at(self, cells: Cells) -> NDArray[np.int64]:
+    def _at(self, cells: Cells) -> Ints:
+        """Return where the cells' totals are, counted through all blocks."""
         slots = self._slot[cells.rows].astype(np.int64)
-        return self._place[cells.measures] * self._totals.shape[1] + slots
+        line = (slots >> _BLOCK_BITS) * self._totals.shape[1] + self._place[cells.measures]
+        return line * _BLOCK + slots % _BLOCK
 
     def _give_slots(self, rows: Ints) -> None:
-        slots = self._totals.shape[1]
         if len(rows) > len(self._free):
-            self._resize(max(slots + slots // _SLACK, slots - len(self._free) + len(rows)))
+            self._add_blocks(len(rows) - len(self._free))
         self._slot[rows] = self._free[-len(rows) :]
         del self._free[-len(rows) :]
+
+    def _add_blocks(self, slots: int) -> None:
+        blocks, *shape = self._totals.shape
+        more = max(-(-slots // _BLOCK), blocks // _GROWTH)
+        self._totals.resize((blocks + more, *shape), refcheck=False)  # nobody keeps a view of it
+        first, end = blocks * _BLOCK, (blocks + more) * _BLOCK
+        self._free = [*range(end - 1, first - 1, -1), *self._free]
 
     def _each_once(self, rows: Ints) -> Ints:
         """Return rows without a slot, each once: who is the last to write its place there."""
@@ -109,19 +119,20 @@ class Window:
         return once
 
     def _shrink(self) -> None:
-        slots = self._totals.shape[1]
-        used = slots - len(self._free)
-        if slots > _FIRST_SLOTS and used * _SLACK < slots:
-            self._resize(max(used + used // _SLACK, _FIRST_SLOTS))
-
-    def _resize(self, slots: int) -> None:
-        """Give everybody who has a slot another, in the order of their rows."""
+        """Give back idle room: everybody who has a slot gets another, in the order of rows."""
+        blocks, measures, _ = self._totals.shape
+        used = blocks * _BLOCK - len(self._free)
+        if blocks == 1 or used * _IDLE >= blocks * _BLOCK:
+            return
         rows = np.flatnonzero(self._slot >= 0)
-        totals = np.zeros((len(self._totals), slots), dtype=np.int64)
-        totals[:, : len(rows)] = self._totals[:, self._slot[rows]]
-        self._slot[rows] = np.arange(len(rows))
+        old, new = self._slot[rows], np.arange(used, dtype=np.int32)
+        blocks = max(1, -(-used // _BLOCK))
+        totals = np.zeros((blocks, measures, _BLOCK), dtype=np.int64)
+        kept = self._totals[old >> _BLOCK_BITS, :, old % _BLOCK]
+        totals[new >> _BLOCK_BITS, :, new % _BLOCK] = kept
+        self._slot[rows] = new
         self._totals = totals
-        self._free = list(range(slots - 1, len(rows) - 1, -1))
+        self._free = list(range(blocks * _BLOCK - 1, used - 1, -1))
 
 
 class Lifetime:
