@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,6 +137,11 @@ def joined(parts: list[Cells]) -> Cells:
         return parts[0]
     columns = zip(*[(part.rows, part.measures, part.values) for part in parts], strict=True)
     return Cells(*[np.concatenate(arrays) for arrays in columns])
+
+
+def joined_ints(parts: Sequence[Ints]) -> Ints:
+    """Return all parts, one after the other."""
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 class Ledger:
