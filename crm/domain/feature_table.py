@@ -147,20 +147,20 @@ class FeatureTable:
     def _advance_hours(self, hour: int) -> None:
         if hour == self._hour:
             return
-        for leaving in self._hours.pop_until(hour - HOURS_OF_24H):
+        for bucket, leaving in self._hours.pop_until(hour - HOURS_OF_24H):
             cells = self._of_players(leaving)
             self._windows["24h"].take_away(cells)
-            self._note(cells.rows, hour * _HOUR_US)
+            self._note(cells.rows, (bucket + HOURS_OF_24H) * _HOUR_US)
         self._hour = hour
 
     def _advance_days(self, day: int) -> None:
         if day == self._day:
             return
         for name, length in _DAYS.items():
-            for leaving in self._days.between(self._day - length + 1, day - length + 1):
+            for bucket, leaving in self._days.between(self._day - length + 1, day - length + 1):
                 cells = self._of_players(leaving)
                 self._windows[name].take_away(cells)
-                self._note(cells.rows, self._midnight(day))
+                self._note(cells.rows, self._midnight(bucket + length))
         self._days.pop_until(day - _LONGEST)
         self._day = day
 

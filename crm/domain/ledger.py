@@ -167,16 +167,16 @@ class Ledger:
             self._buckets[number] = _Bucket()
         return self._buckets[number]
 
-    def between(self, start: int, end: int) -> Iterator[Cells]:
-        """Yield the buckets from `start` to before `end`."""
+    def between(self, start: int, end: int) -> Iterator[tuple[int, Cells]]:
+        """Yield the buckets from `start` to before `end`, each with its number."""
         for number in sorted(self._buckets):
             if start <= number < end:
-                yield self._buckets[number].cells()
+                yield number, self._buckets[number].cells()
 
-    def pop_until(self, last: int) -> list[Cells]:
-        """Remove and return the buckets up to and with `last`."""
-        leaving = [number for number in self._buckets if number <= last]
-        return [self._buckets.pop(number).cells() for number in leaving]
+    def pop_until(self, last: int) -> list[tuple[int, Cells]]:
+        """Remove and return the buckets up to and with `last`, each with its number."""
+        leaving = sorted(number for number in self._buckets if number <= last)
+        return [(number, self._buckets.pop(number).cells()) for number in leaving]
 
     def export(self, rows: Ints, place: Ints) -> Ints:
         """Return (bucket, place, measure, value), summed, of some rows (ascending).
