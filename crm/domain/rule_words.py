@@ -43,8 +43,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 def near(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" with up to three names like this one, or nothing."""
-    found = get_close_matches(name[:SHOWN_CHARS].lower(), known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    spelled = {one.lower(): one for one in known}
+    found = get_close_matches(name[:SHOWN_CHARS].lower(), spelled, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(spelled[one] for one in found)}?" if found else ""
 
 
 def feature_named(name: str, features: FeatureList) -> Feature:

@@ -83,7 +83,7 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
             return np.ones(n, np.bool_) if missing is None else ~missing
         case Compare() | Between() | In():
             values, missing = column_over(rule.feature, rule.over, table)
-            mask = _condition(rule, brand, values)
+            mask = holds(rule, brand, values)
             if missing is not None:
                 mask &= ~missing
             return mask
@@ -91,7 +91,8 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
             return term_mask(rule, brand, table, n)
 
 
-def _condition(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
+def holds(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
+    """Return where a condition is true of raw values that are not missing."""
     feature = subject(rule.feature, rule.over, list_of(brand))
 
     def bounds(value: Value) -> tuple[int, int]:
