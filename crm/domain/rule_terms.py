@@ -47,7 +47,7 @@ class Did(Node, frozen=True, tag="did"):
 class DidNot(Node, frozen=True, tag="did_not"):
     """True where the player did not do `event`.
 
-    Without `newcomers` it is false for a player who is not known since before the days began.
+    With newcomers excluded it is false for who is not known since before the days began.
     """
 
     event: str

@@ -99,6 +99,12 @@ def events_of(features: FeatureList) -> tuple[str, ...]:
     return tuple(_events(features)[0])
 
 
+def event_spellings(features: FeatureList) -> tuple[str, ...]:
+    """Return all that `event_named` takes: names, event types, and names of counts."""
+    known, by_type = _events(features)
+    return (*known, *by_type, *map(measure_of, known))
+
+
 def measure_of(event: str) -> str:
     """Return the name of the measure that counts an event."""
     return event + _COUNT
