@@ -9,7 +9,7 @@ and advances.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, time
 from functools import partial
 from typing import TypeVar
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.day_set import DaySet
+from crm.domain.errors import InvalidRule
 from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
 from crm.domain.feature_list import BUILT_IN, FeatureList
 from crm.domain.feature_values import DAY_US, NEVER, column_of, value_of
@@ -68,6 +69,7 @@ class FeatureTable:
 
     def __init__(self, zone: ZoneInfo, now_us: int, features: FeatureList = BUILT_IN) -> None:
         self.features = features
+        self.lists: dict[str, Collection[str]] = {}  # players of static segments, by segment
         self._zone = zone
         self._ids: list[str] = []
         self._row: dict[str, int] = {}
@@ -90,6 +92,7 @@ class FeatureTable:
         self._hour = now_us // _HOUR_US
         self._day = self._local_day(now_us)
         self.moved: list[tuple[Ints, int]] | None = None  # see _note
+        self.watched_days: set[int] = set()  # windows of so many days are to be noted too
 
     def __len__(self) -> int:
         return len(self._row)
@@ -161,6 +164,9 @@ class FeatureTable:
                 cells = self._of_players(leaving)
                 self._windows[name].take_away(cells)
                 self._note(cells.rows, self._midnight(bucket + length))
+        for length in self.watched_days - set(_DAYS.values()):
+            for bucket, leaving in self._days.between(self._day - length + 1, day - length + 1):
+                self._note(self._of_players(leaving).rows, self._midnight(bucket + length))
         self._days.pop_until(day - _LONGEST)
         self._day = day
 
@@ -218,12 +224,18 @@ class FeatureTable:
         cells, event = cells.take(counts), event[counts]
         inside = {n: events.days[event] > self._day - length for n, length in _DAYS.items()}
         inside["24h"] = events.at[event] // _HOUR_US > self._hour - HOURS_OF_24H
-        return places, StagedEvents(self, places, events, cells, inside)
+        return places, StagedEvents(self, places, events, cells, events.days[event], inside)
 
     def totals(self, rows: Ints, measure: str, window: str) -> Ints:
         """Return new totals of some rows: 0 of rows below 0."""
         found = self._total(np.maximum(rows, 0), measure, window)
         return np.where(rows < 0, 0, found)
+
+    def totals_over(self, rows: Ints, measure: str, first: int, last: int) -> Ints:
+        """Return new totals of some rows over local days: 0 of rows below 0."""
+        known, place = np.unique(np.maximum(rows, 0), return_inverse=True)
+        found = self._days.totals_of(self.features.index[measure], first, last + 1, known)
+        return np.where(rows < 0, 0, found[place])
 
     def times(self, rows: Ints, edge: Edge) -> Ints:
         """Return new first or last times of some rows: none of rows below 0."""
@@ -330,6 +342,43 @@ class FeatureTable:
             self.features.defined[name], partial(self._total, which), partial(self._times, which),
             self.now_us,
         )  # fmt: skip
+
+    @property
+    def today(self) -> int:
+        """The ordinal of the brand's local day."""
+        return self._day
+
+    def over(
+        self, name: str, first: int, last: int, rows: Ints | None = None
+    ) -> tuple[Ints, Mask | None]:
+        """Return a value (of FeatureList.windowed) over some local days, as `column` does.
+
+        They are ordinals, both included; days of more than 90 days ago are no longer kept. Each of
+        `rows` comes at most once.
+        """
+
+        def total(measure: str, _: str) -> Ints:
+            place = self.features.index[measure]
+            if rows is not None:
+                return self._days.totals_of(place, first, last + 1, rows)
+            return self._days.totals(place, first, last + 1, len(self._ids))[self._all_rows]
+
+        return value_of(self.features.windowed[name], total)
+
+    def texts(self, name: str, rows: Ints | None = None) -> tuple[Sequence[str], None]:
+        """Return a column of text; there is only player_id so far."""
+        if name != "player_id":
+            raise KeyError(name)
+        return self.player_ids if rows is None else self.ids_of(rows), None
+
+    def on_list(self, segment: str, rows: Ints | None = None) -> Mask:
+        """Return who is on a list of `lists`; raises InvalidRule for one that is not there."""
+        if segment not in self.lists:
+            raise InvalidRule(f'there is no list "{segment}"')
+        found = np.zeros(len(self._ids), dtype=bool)
+        held = (self._row.get(player_id) for player_id in self.lists[segment])
+        found[[row for row in held if row is not None]] = True
+        return found[self._all_rows if rows is None else rows]
 
     def values(self, row: int) -> dict[str, int | None]:
         """Return every feature of one player; missing ones are None."""

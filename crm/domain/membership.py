@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from crm.domain.brands import Brand
+from crm.domain.column_source import Column, ColumnSource, Mask
 from crm.domain.deadlines import Deadlines
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
 from crm.domain.ledger import Ints, joined_ints
-from crm.domain.rule_clock import thresholds
-from crm.domain.segments import Column, ColumnSource, Rule, compile_mask
+from crm.domain.rule_clock import thresholds, windows
+from crm.domain.segments import Rule, compile_mask
 from crm.domain.times import from_us
 
-Mask = NDArray[np.bool_]
 # An event that comes so late changes who is in, and triggers nothing (design.md 4).
 TOO_LATE = timedelta(hours=72)
 
@@ -50,27 +50,42 @@ class Transition(NamedTuple):
 
 
 class _Rows:
-    """Some rows of a table, each column read once."""
+    """Some rows of a table as a source of columns; each row once."""
 
     def __init__(self, table: FeatureTable, rows: Ints) -> None:
         self._table = table
         self._rows = rows
 
+    @property
+    def now_us(self) -> int:
+        return self._table.now_us
+
+    @property
+    def today(self) -> int:
+        return self._table.today
+
     def column(self, name: str) -> Column:
         return self._table.column(name, self._rows)
 
+    def over(self, name: str, first: int, last: int) -> Column:
+        return self._table.over(name, first, last, self._rows)
+
+    def texts(self, name: str) -> tuple[Sequence[str], Mask | None]:
+        return self._table.texts(name, self._rows)
+
+    def on_list(self, segment: str) -> Mask:
+        return self._table.on_list(segment, self._rows)
+
 
 class _ReadOnce:
-    """Columns of a source, each read once for all segments."""
+    """A source of which each column is read once for all segments."""
 
     def __init__(self, source: ColumnSource) -> None:
-        self._source = source
-        self._read: dict[str, Column] = {}
-
-    def column(self, name: str) -> Column:
-        if name not in self._read:
-            self._read[name] = self._source.column(name)
-        return self._read[name]
+        self.now_us, self.today = source.now_us, source.today
+        self.column = cache(source.column)
+        self.over = cache(source.over)
+        self.texts = cache(source.texts)
+        self.on_list = cache(source.on_list)
 
 
 class Caused(NamedTuple):
@@ -117,7 +132,9 @@ class Membership:
 
     def _watch_clock(self, rows: Ints) -> None:
         days: dict[str, set[int]] = {}
+        self._table.watched_days = set()
         for segment in self._segments.values():
+            self._table.watched_days |= windows(segment.rule, self._brand)
             for name, day in thresholds(segment.rule, self._brand):
                 days.setdefault(name, set()).add(day)
         self._deadlines = {

@@ -37,6 +37,9 @@ def test_staged_features_are_those_of_a_table_that_applies_event_by_event(
         return
     places, staged = table.stage(EventColumns.of(new, features))
     columns = {name: staged.column(name) for name in features.defined}
+    over = [(name, table.today - n, table.today - k) for name in ("bet_count", "ggr_amount",
+            "mean_stake_amount") for n, k in ((0, 0), (6, 0), (89, 3))]  # fmt: skip
+    recent = {key: staged.over(*key) for key in over}
     at = {int(place): here for here, place in enumerate(places.order.tolist())}
     for place, event in enumerate(new):
         table.apply(EventColumns.of([event], features))
@@ -47,3 +50,7 @@ def test_staged_features_are_those_of_a_table_that_applies_event_by_event(
             for name, (values, missing) in columns.items()
         }
         assert found == table.values(row)
+        for key, (values, missing) in recent.items():
+            value, gone = table.over(*key)
+            assert values[at[place]] == value[row]
+            assert (missing is not None and missing[at[place]]) == (gone is not None and gone[row])
