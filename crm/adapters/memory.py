@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from crm.domain.appending import Group, plan_append
 from crm.domain.errors import CommitUnknown, DatabaseAway
 from crm.domain.events import LoggedEvent
+from crm.domain.membership import LiveSegments, Transition
 from crm.domain.ports import Appended, Claim, SnapshotName
 from crm.domain.shards import SHARDS
+from crm.domain.telling import SILENCE, Telling
 
 KEPT_SNAPSHOTS = 2  # of a shard: the newest may be damaged
 
@@ -24,16 +26,27 @@ class MemoryEventLog:
         self._ids: dict[tuple[str, str], bytes] = {}
         self._epochs = dict.fromkeys(range(SHARDS), 0)
         self._snapshots: list[tuple[SnapshotName, int]] = []
+        self.transitions: dict[tuple[object, ...], Transition] = {}  # by what makes each unique
+        self._clocks: dict[str, int] = {}  # by owner
+        self._stand: dict[int, int | None] = {}  # of a shard that does not stand where its owner is
+        self._owners: dict[int, str] = {}
 
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
         """Raise the epochs of `shards`."""
-        del owner
         self._must_answer()
+        found = {}
         for shard in shards:
             self._epochs[shard] += 1
-        return {shard: Claim(self._epochs[shard], len(self.events[shard])) for shard in shards}
+            former = self._clocks.get(self._owners.get(shard, ""))
+            self._stand[shard] = self._stand.get(shard) or former
+            self._owners[shard] = owner
+            claim = Claim(self._epochs[shard], len(self.events[shard]), self._stand[shard])
+            found[shard] = claim
+        return found
 
-    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
+    async def append(
+        self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+    ) -> Appended:
         """Store what is new under the epochs."""
         self._must_answer()
         lost_before, self.lose_commit = (
@@ -43,7 +56,8 @@ class MemoryEventLog:
         if lost_before:
             raise CommitUnknown("lost before the commit")
         plan = plan_append(groups, epochs.keys(), self._ids)
-        lost = [shard for shard in plan.counts() if epochs[shard] != self._epochs[shard]]
+        touched = plan.counts().keys() | (telling.shards & epochs.keys())
+        lost = [shard for shard in sorted(touched) if epochs[shard] != self._epochs[shard]]
         if lost:
             self.stale_refusals += len(lost)
             plan = plan_append(groups, epochs.keys() - set(lost), self._ids)
@@ -51,10 +65,26 @@ class MemoryEventLog:
             self.events[event.shard].append(event)
             self._ids[event.brand, event.event_id] = event.fingerprint
         seqs = plan.seqs({shard: len(events) for shard, events in self.events.items()})
+        if plan.new or telling.due:
+            self._tell(telling, plan.new, seqs, set(lost))
         if self.lose_commit == "after":
             self.lose_commit = None
             raise CommitUnknown("lost after the commit")
         return Appended(plan.verdicts, plan.new, seqs, lost)
+
+    def _tell(
+        self, telling: Telling, new: Sequence[LoggedEvent], seqs: Sequence[int], lost: set[int]
+    ) -> None:
+        told = telling.of(new, seqs, lost)
+        while told is None:  # no rows are held here: it is asked again, with what it has found
+            told = telling.of(new, seqs, lost)
+        for one in told.transitions:
+            key = (one.segment, one.version, one.player_id, one.at, one.seq)
+            self.transitions.setdefault(key, one)
+        for shard in told.arrived:
+            self._stand[shard] = None
+        if told.clock_us is not None:
+            self._clocks[told.owner] = told.clock_us
 
     async def read_after(
         self, after: Mapping[int, int]
@@ -103,6 +133,27 @@ class MemoryEventLog:
     def _must_answer(self) -> None:
         if self.away:
             raise DatabaseAway("the store is away")
+
+
+class MemoryLiveSegments:
+    """Live segments as they are set; each change raises the revision."""
+
+    def __init__(self, live: LiveSegments | None = None) -> None:
+        self._live = live or LiveSegments()
+        self._revision = 0
+
+    def set(self, live: LiveSegments) -> None:
+        """Have these live."""
+        self._live = live
+        self._revision += 1
+
+    async def revision(self) -> int:
+        """Return how often they were set."""
+        return self._revision
+
+    async def live(self) -> LiveSegments:
+        """Return them."""
+        return self._live
 
 
 class MemoryFiles:

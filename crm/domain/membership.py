@@ -5,7 +5,7 @@ A bit a player and segment, as of the table's clock. Pure: whoever holds it writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -24,16 +24,36 @@ from crm.domain.rule_clock import thresholds, windows
 from crm.domain.segments import Rule, compile_mask
 from crm.domain.times import from_us
 
+_HOUR_US = 3_600_000_000
 # An event that comes so late changes who is in, and triggers nothing (design.md 4).
 TOO_LATE = timedelta(hours=72)
 
 
 class LiveSegment(msgspec.Struct, frozen=True):
-    """A version of a saved segment; its rule refers to no other segment."""
+    """A version of a saved segment; its rule refers to no other segment.
+
+    `lists` are the lists that it asks, with their versions.
+    """
 
     id: str
     version: int
     rule: Rule
+    lists: tuple[tuple[str, int], ...] = ()
+
+
+class LiveSegments:
+    """What is live, by brand, and the players of the lists that its rules name."""
+
+    def __init__(
+        self,
+        segments: Mapping[str, Sequence[LiveSegment]] | None = None,
+        lists: Mapping[str, Mapping[str, Collection[str]]] | None = None,
+    ) -> None:
+        self.segments = segments or {}
+        self.lists = lists or {}
+
+    def __bool__(self) -> bool:
+        return any(self.segments.values())
 
 
 class Transition(NamedTuple):
@@ -53,28 +73,28 @@ class _Rows:
     """Some rows of a table as a source of columns; each row once."""
 
     def __init__(self, table: FeatureTable, rows: Ints) -> None:
-        self._table = table
+        self.table = table
         self._rows = rows
 
     @property
     def now_us(self) -> int:
-        return self._table.now_us
+        return self.table.now_us
 
     @property
     def today(self) -> int:
-        return self._table.today
+        return self.table.today
 
     def column(self, name: str) -> Column:
-        return self._table.column(name, self._rows)
+        return self.table.column(name, self._rows)
 
     def over(self, name: str, first: int, last: int) -> Column:
-        return self._table.over(name, first, last, self._rows)
+        return self.table.over(name, first, last, self._rows)
 
     def texts(self, name: str) -> tuple[Sequence[str], Mask | None]:
-        return self._table.texts(name, self._rows)
+        return self.table.texts(name, self._rows)
 
     def on_list(self, segment: str) -> Mask:
-        return self._table.on_list(segment, self._rows)
+        return self.table.on_list(segment, self._rows)
 
 
 class _ReadOnce:
@@ -93,8 +113,9 @@ class Caused(NamedTuple):
 
     transitions: list[Transition]
     player_ids: list[str]
-    members: Mapping[str, Mask]  # by segment, over `player_ids`
+    members: Mapping[LiveSegment, Mask]  # over `player_ids`
     now_us: int
+    today: int
 
 
 class Membership:
@@ -107,7 +128,7 @@ class Membership:
 
     def __init__(self, brand: Brand, table: FeatureTable) -> None:
         self._brand = brand
-        self._table = table
+        self.table = table
         self._segments: dict[str, LiveSegment] = {}
         self._members: dict[str, Mask] = {}  # by segment and row
         self._deadlines: dict[str, Deadlines] = {}  # by the feature that counts days since
@@ -118,13 +139,13 @@ class Membership:
     def use(self, segments: Iterable[LiveSegment]) -> None:
         """Have just these segments live; the members of new versions are in from the beginning."""
         wanted = {segment.id: segment for segment in segments}
-        rows = self._table.living_rows()
-        columns = _ReadOnce(_Rows(self._table, rows))
+        rows = self.table.living_rows()
+        columns = _ReadOnce(_Rows(self.table, rows))
         for gone in self._segments.keys() - wanted.keys():
             del self._members[gone]
         for id_, segment in wanted.items():
             if self._segments.get(id_) != segment:
-                members = np.zeros(self._table.capacity, dtype=bool)
+                members = np.zeros(self.table.capacity, dtype=bool)
                 members[rows] = compile_mask(segment.rule, self._brand, columns, len(rows))
                 self._members[id_] = members
         self._segments = wanted
@@ -132,13 +153,13 @@ class Membership:
 
     def _watch_clock(self, rows: Ints) -> None:
         days: dict[str, set[int]] = {}
-        self._table.watched_days = set()
+        self.table.watched_days = set()
         for segment in self._segments.values():
-            self._table.watched_days |= windows(segment.rule, self._brand)
+            self.table.watched_days |= windows(segment.rule, self._brand)
             for name, day in thresholds(segment.rule, self._brand):
                 days.setdefault(name, set()).add(day)
         self._deadlines = {
-            name: Deadlines(sorted(found), self._table.capacity) for name, found in days.items()
+            name: Deadlines(sorted(found), self.table.capacity) for name, found in days.items()
         }
         self._put(rows)
 
@@ -149,23 +170,23 @@ class Membership:
 
         Each player's must stand in their order. Those ahead of the clock cause something later.
         """
-        now_us = self._table.now_us
+        now_us = self.table.now_us
         now = from_us(now_us)
         here = [place for place, event in enumerate(events) if event.occurred_at <= now]
         if not here or not self._segments:
-            return Caused([], [], {}, now_us)
+            return Caused([], [], {}, now_us, self.table.today)
         some = [events[place] for place in here]
-        places, staged = self._table.stage(EventColumns.of(some, self._table.features))
+        places, staged = self.table.stage(EventColumns.of(some, self.table.features))
         ordered = [(some[place], seqs[here[place]]) for place in places.order.tolist()]
         told = ~np.array([_is_silent(event) for event, _ in ordered])
         last = np.roll(places.rank == 0, -1)  # before another player's first
         columns, transitions = _ReadOnce(staged), list[Transition]()
-        members: dict[str, Mask] = {}
+        members: dict[LiveSegment, Mask] = {}
         for segment in self._segments.values():
             after = compile_mask(segment.rule, self._brand, columns, len(ordered))
             before = np.roll(after, 1)
             before[places.rank == 0] = self._is_member(segment, places.rows[places.rank == 0])
-            members[segment.id] = after[last]
+            members[segment] = after[last]
             for place in np.flatnonzero((after != before) & told).tolist():
                 event, seq = ordered[place]
                 transitions.append(
@@ -173,21 +194,24 @@ class Membership:
                                      event.occurred_at)
                 )  # fmt: skip
         players = [ordered[place][0].player_id for place in np.flatnonzero(last).tolist()]
-        return Caused(transitions, players, members, now_us)
+        return Caused(transitions, players, members, now_us, self.table.today)
 
-    def settle(self, caused: Caused, player_ids: Iterable[str]) -> None:
-        """Take in what events of these players have caused, now that they are applied."""
+    def settle(self, caused: Caused, events: Sequence[LoggedEvent]) -> None:
+        """Take in what events have caused, now that they are applied.
+
+        Where the clock has gone on meanwhile, and that may matter, it looks at them again.
+        """
         self._fit()
         rows = self._rows_of(caused.player_ids)
-        for id_, members in caused.members.items():
-            if id_ in self._members:
-                self._members[id_][rows[rows >= 0]] = members[rows >= 0]
-        rows = self._rows_of(sorted(set(player_ids)))
-        rows = rows[rows >= 0]
-        self._put(rows)
-        if self._table.now_us != caused.now_us and self._table.moved is not None:
-            # the clock went on meanwhile, and met them as they were before: it looks again
-            self._table.moved.append((rows, self._table.now_us))
+        for segment, members in caused.members.items():
+            if self._segments.get(segment.id) == segment:
+                self._members[segment.id][rows[rows >= 0]] = members[rows >= 0]
+        self._put(self._living(event.player_id for event in events), caused.now_us)
+        now_us, then = self.table.now_us, from_us(caused.now_us)
+        if (now_us // _HOUR_US, self.table.today) != (caused.now_us // _HOUR_US, caused.today):
+            self._look_again(self._living(event.player_id for event in events))
+        elif due := [event.player_id for event in events if event.occurred_at > then]:
+            self._look_again(self._living(due))
 
     def moved(self) -> list[Transition]:
         """Return what the clock has caused since it was asked last, and take it in."""
@@ -195,8 +219,8 @@ class Membership:
         if not len(rows) or not self._segments:
             return []
         self._fit()
-        columns, found = _ReadOnce(_Rows(self._table, rows)), list[Transition]()
-        shards, ids = self._table.shard_of(rows).tolist(), self._table.ids_of(rows)
+        columns, found = _ReadOnce(_Rows(self.table, rows)), list[Transition]()
+        shards, ids = self.table.shard_of(rows).tolist(), self.table.ids_of(rows)
         for segment in self._segments.values():
             after = compile_mask(segment.rule, self._brand, columns, len(rows))
             members = self._members[segment.id]
@@ -211,8 +235,8 @@ class Membership:
 
     def _due(self) -> tuple[Ints, Ints]:
         """Return the rows that the clock may have changed, once each, and their last boundaries."""
-        now_us, parts = self._table.now_us, self._table.moved or []
-        self._table.moved = []
+        now_us, parts = self.table.now_us, self.table.moved or []
+        self.table.moved = []
         rows = [rows for rows, _ in parts]
         at = [np.full(len(rows), at_us) for rows, at_us in parts]
         for name, deadlines in self._deadlines.items():
@@ -225,41 +249,74 @@ class Membership:
         all_rows, all_at = all_rows[order], all_at[order]
         last = np.ones(len(all_rows), dtype=bool)
         last[:-1] = all_rows[1:] != all_rows[:-1]
-        kept = last & self._table.lives(all_rows)
+        kept = last & self.table.lives(all_rows)
         return all_rows[kept], all_at[kept]
 
-    def _put(self, rows: Ints) -> None:
-        """Have rows in the wheels where their next deadlines are."""
+    def _put(self, rows: Ints, after_us: int | None = None) -> None:
+        """Have rows in the wheels where their next deadlines are, after now or a moment before."""
+        after_us = self.table.now_us if after_us is None else after_us
         for name, deadlines in self._deadlines.items():
-            deadlines.put(self._table.now_us, rows, self._times(name, rows))
+            deadlines.put(after_us, rows, self._times(name, rows))
+
+    def _look_again(self, rows: Ints) -> None:
+        if self.table.moved is not None:
+            self.table.moved.append((rows, self.table.now_us))
 
     def _times(self, name: str, rows: Ints) -> Ints:
-        return self._table.times(rows, self._table.features.edges[name])
+        return self.table.times(rows, self.table.features.edges[name])
 
     def _fit(self) -> None:
-        rows = self._table.capacity
+        rows = self.table.capacity
         for id_, members in self._members.items():
             if len(members) < rows:
                 self._members[id_] = np.concatenate((members, np.zeros(rows - len(members), bool)))
         for deadlines in self._deadlines.values():
             deadlines.fit(rows)
 
+    # --- tables and shards come and go -----------------------------------------------------------
+
+    def over(self, table: FeatureTable) -> Membership:
+        """Return the same membership over a table that has the same players in other rows."""
+        new = Membership(self._brand, table)
+        new.use(self._segments.values())
+        new.take(table.living_rows(), self)
+        return new
+
+    def take(self, rows: Ints, other: Membership) -> None:
+        """Have players who have come with their rows in where they were; the clock looks again."""
+        self._fit()
+        theirs = other._rows_of(self.table.ids_of(rows))  # its own kind
+        columns = _ReadOnce(_Rows(self.table, rows))
+        for segment in self._segments.values():
+            if other._segments.get(segment.id) == segment:
+                members = other._members[segment.id][np.maximum(theirs, 0)] & (theirs >= 0)
+            else:
+                members = compile_mask(segment.rule, self._brand, columns, len(rows))
+            self._members[segment.id][rows] = members
+        self._put(rows)
+        self._look_again(rows)
+
     # --- reading --------------------------------------------------------------------------------
 
     def members(self) -> Mapping[str, set[str]]:
         """Return the players of each live segment."""
-        rows = self._table.living_rows()
+        rows = self.table.living_rows()
         return {
-            id_: set(self._table.ids_of(rows[members[rows]]))
+            id_: set(self.table.ids_of(rows[members[rows]]))
             for id_, members in self._members.items()
         }
 
     def _is_member(self, segment: LiveSegment, rows: Ints) -> Mask:
         return (rows >= 0) & self._members[segment.id][np.maximum(rows, 0)]
 
+    def _living(self, player_ids: Iterable[str]) -> Ints:
+        """Return the rows of those of some players who have one, each once."""
+        rows = self._rows_of(sorted(set(player_ids)))
+        return rows[rows >= 0]
+
     def _rows_of(self, player_ids: Iterable[str]) -> Ints:
         """Return the rows of players; -1 of those who have none."""
-        rows = [self._table.row(player) for player in player_ids]
+        rows = [self.table.row(player) for player in player_ids]
         return np.array([-1 if row is None else row for row in rows], dtype=np.int64)
 
     def _transition(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crm.domain.appending import Group, Verdict
 from crm.domain.events import LoggedEvent
 from crm.domain.lake_files import LakeFile
+from crm.domain.telling import SILENCE, Telling
 
 
 class PlayerFeatures(msgspec.Struct):
@@ -91,6 +92,7 @@ class Claim(NamedTuple):
 
     epoch: int
     seq: int
+    clock_us: int | None = None  # up to here its transitions are written; None: nothing was live
 
 
 class Appended(NamedTuple):
@@ -123,8 +125,10 @@ class EventLog(Past, Protocol):
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
         """Become the owner of `shards`: raise their epochs."""
 
-    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
-        """Store what is new in one transaction, under the epochs.
+    async def append(
+        self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+    ) -> Appended:
+        """Store what is new, and what is told with it, in one transaction under the epochs.
 
         Raises CommitUnknown when the commit may or may not have happened.
         """

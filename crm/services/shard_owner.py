@@ -25,10 +25,16 @@ from crm.domain.errors import (
 )
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
-from crm.domain.ports import Appended, EventLog, Files, Past, SnapshotName
-from crm.domain.times import to_us
+from crm.domain.membership import LiveSegments
+from crm.domain.ports import Appended, Claim, EventLog, Files, Past, SnapshotName
+from crm.domain.times import from_us, to_us
 from crm.services.measure_backfill import MeasureBackfill
 from crm.services.shard_adoption import Adoption, newest_snapshots
+from crm.services.shard_members import (
+    OwnersTelling,
+    SegmentSource,
+    ShardMembers,
+)
 from crm.services.shard_snapshots import ShardSnapshot
 from crm.services.shard_tables import ShardTables
 from crm.services.write_queue import WriteQueue
@@ -57,6 +63,7 @@ class Stores:
     history: EventLog
     past: Past
     files: Files
+    segments: SegmentSource
 
 
 class ShardOwner:
@@ -80,12 +87,18 @@ class ShardOwner:
         self.heads: dict[int, int] = {}
         self._arriving: dict[int, int] = {}  # epochs of shards that are claimed, not yet served
         self._tables = ShardTables(brands, now)
+        self._members = ShardMembers(name, brands, self._tables)
+        self._live: tuple[int, LiveSegments] | None = (
+            None  # with their revision
+        )
+        self._writing = asyncio.Lock()
         self._snapshot_seqs: dict[int, int] = {}
         self._backfill = MeasureBackfill(ShardTables(brands, now))
         self._queue = WriteQueue()
         self._moving = asyncio.Lock()
         self.lost_all = asyncio.Event()
         self._doubtful = False  # a commit's outcome is unknown
+        self._in_doubt: OwnersTelling | None = None  # what was told with it
         self._verified = _loop_time()
         self._former: set[int] = set()
 
@@ -104,16 +117,22 @@ class ShardOwner:
             if not wanted:
                 return
             stores = self._stores
+            await self._learn_segments()
             claims = await stores.history.claim(wanted, self.name)
             claimed = _loop_time()
             self._arriving = {shard: claim.epoch for shard, claim in claims.items()}
             try:
-                tables = ShardTables(self.brands, self._now)
-                adoption = Adoption(claims, tables, self._backfill)
-                replayed = await adoption.run(stores.history, stores.past, stores.files)
+                adoptions = [
+                    Adoption(some, self._tables_at(clock_us), self._backfill)
+                    for clock_us, some in _by_clock(claims).items()
+                ]
+                replayed = 0
+                for adoption in adoptions:
+                    replayed += await adoption.run(stores.history, stores.past, stores.files)
                 if not released and any(claim.epoch > 1 for claim in claims.values()):
                     await self._sleep(max(0.0, claimed + LEASE_S - _loop_time()))
-                await self._serve(adoption)
+                for adoption in adoptions:
+                    await self._serve(adoption)
             finally:
                 self._arriving = {}
         log.info("shards_ready", owner=self.name, shards=len(wanted), replayed=replayed)
@@ -131,21 +150,42 @@ class ShardOwner:
 
     async def _serve(self, adoption: Adoption) -> None:
         """Serve what has arrived: each shard whole between two awaits, the first all at once."""
+        members = self._members_of(adoption)
         first = not self.epochs
         if first:
-            self._tables = adoption.tables
-            self._tables.drop(adoption.claims.keys() - self._arriving.keys())
+            self._tables, self._members = adoption.tables, members
+            gone = adoption.claims.keys() - self._arriving.keys()
+            self._tables.drop(gone)
+            self._members.drop(gone)
+        pending = members.leave()
         for shard, claim in adoption.claims.items():
             if shard not in self._arriving:  # lost again
                 continue
             if not first:
                 self._tables.take(shard, adoption.tables)
+                self._members.take(shard, members)
+            self._members.arrive([shard], [one for one in pending if one.shard == shard])
             self.epochs[shard] = self._arriving.pop(shard)
             self.heads[shard] = claim.seq
             self._snapshot_seqs[shard] = adoption.snapshot_seqs.get(shard, 0)
             self._former.discard(shard)
             if not first:
                 await asyncio.sleep(0)
+
+    def _tables_at(self, clock_us: int | None) -> ShardTables:
+        """Return tables whose clock stands where the shards' transitions do; None: nowhere yet."""
+        at = None if clock_us is None else from_us(clock_us)
+        return ShardTables(self.brands, self._now if at is None else lambda: at)
+
+    def _members_of(self, adoption: Adoption) -> ShardMembers:
+        """Return who is in as it was told; what the clock has caused since is pending."""
+        members = ShardMembers(self.name, self.brands, adoption.tables)
+        if self._live is not None and self._live[1]:
+            members.use(self._live[1])
+        adoption.tables.follow(self._now)
+        adoption.tables.advance()
+        members.tick()
+        return members
 
     async def release(self, shards: Iterable[int]) -> list[int]:
         """Stop owning shards, after a fresh snapshot of each; return those that were owned.
@@ -179,6 +219,7 @@ class ShardOwner:
             for known in (self.epochs, self.heads, self._arriving, self._snapshot_seqs):
                 known.pop(shard, None)
         self._tables.drop(shards)
+        self._members.drop(shards)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -197,7 +238,8 @@ class ShardOwner:
         while True:
             batch = await self._queue.take(self.max_batch)
             try:
-                batch.answer(await self._commit(batch.groups))
+                async with self._writing:
+                    batch.answer(await self._commit(batch.groups))
             except Exception as error:
                 if isinstance(error, CrmError) and not isinstance(error, LogGap):
                     batch.fail(error)
@@ -233,13 +275,16 @@ class ShardOwner:
 
     async def _append(self, groups: list[Group]) -> Appended:
         """Append and apply."""
-        epochs = dict(self.epochs)
+        self._use_segments()
+        epochs, telling = dict(self.epochs), self._members.telling()
+        if not groups and not telling.due:
+            return Appended([], [], [], [])
         try:
-            appended = await self._stores.log.append(epochs, groups)
+            appended = await self._stores.log.append(epochs, groups, telling)
         except CommitUnknown:
-            self._doubtful = True
+            self._doubtful, self._in_doubt = True, telling
             raise
-        self._advance(list(zip(appended.seqs, appended.new, strict=True)), epochs)
+        self._advance(list(zip(appended.seqs, appended.new, strict=True)), epochs, telling)
         return appended
 
     async def _settle(self) -> set[EventKey]:
@@ -255,15 +300,19 @@ class ShardOwner:
         # all of it before any of it: chunks come in no order, and the heads pass only what is whole
         found = [item async for chunk in self._stores.log.read_after(heads) for item in chunk]
         found.sort(key=lambda item: item[0])
-        self._advance(found, epochs)
+        # all of a transaction or nothing: what was told with it, stands with its events
+        self._advance(found, epochs, self._in_doubt if found else None)
         if any(self.heads.get(shard, seq) < seq for shard, seq in reached.items()):
             raise LogGap("the log lacks events that a commit has numbered")
-        self._doubtful = False
+        self._doubtful, self._in_doubt = False, None
         log.info("commit_settled", owner=self.name, committed=len(found))
         return {(event.brand, event.event_id) for _, event in found}
 
     def _advance(
-        self, committed: Sequence[tuple[int, LoggedEvent]], epochs: Mapping[int, int]
+        self,
+        committed: Sequence[tuple[int, LoggedEvent]],
+        epochs: Mapping[int, int],
+        telling: OwnersTelling | None,
     ) -> None:
         """Apply what is committed under `epochs`, each shard's in order.
 
@@ -275,7 +324,30 @@ class ShardOwner:
             if seq != self.heads[event.shard] + 1:
                 raise LogGap(f"shard {event.shard} goes from {self.heads[event.shard]} to {seq}")
             self.heads[event.shard] = seq
-        self._tables.apply([event for _, event in ours])
+        applied = [event for _, event in ours]
+        self._tables.apply(applied)
+        if telling is not None:
+            self._members.settle(telling, applied)
+
+    # --- segments -------------------------------------------------------------------------------
+
+    async def _learn_segments(self) -> None:
+        """Read the live segments again, if any has changed; the writer goes over to them."""
+        source = self._stores.segments
+        revision = await source.revision()
+        if self._live is None or self._live[0] != revision:
+            self._live = revision, await source.live()
+
+    def _use_segments(self) -> None:
+        if self._live is not None and self._members.live is not self._live[1]:
+            self._members.use(self._live[1])
+
+    async def _tell_until(self, clock_us: int) -> None:
+        """Have all transitions written up to a moment that has passed."""
+        while self._members.live and self._members.told_us < clock_us:
+            async with self._writing:
+                self._members.must_tell()
+                await self._commit([])
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -328,9 +400,12 @@ class ShardOwner:
         while not self.lost_all.is_set():
             try:
                 await self._verify()
+                await self._learn_segments()
             except CrmError as error:
                 log.warning("ownership_unverified", owner=self.name, error=error.code)
             self._tables.advance()
+            if self._live is not None and (self._live[1] or self._members.live):
+                self._queue.wake()  # the clock may have caused something
             await asyncio.sleep(LEASE_S / 4)
 
     # --- snapshots ------------------------------------------------------------------------------
@@ -367,6 +442,7 @@ class ShardOwner:
         snapshot = self._tables.snapshot(shard, seq)
         found = SnapshotName(shard, seq, f"snapshots/{shard:03d}/{epoch}-{seq}.snap")
         data = await asyncio.to_thread(self._write, found.name, snapshot)
+        await self._tell_until(snapshot.now_us)  # so that no snapshot is ahead of what is told
         for name in await self._stores.side.record_snapshot(found, epoch, len(data)):
             await asyncio.to_thread(self._stores.files.delete, name)
         if self.epochs.get(shard) == epoch:
@@ -387,6 +463,14 @@ class ShardOwner:
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _by_clock(claims: Mapping[int, Claim]) -> dict[int | None, dict[int, Claim]]:
+    """Return the claims by where their shards' transitions stand."""
+    found: dict[int | None, dict[int, Claim]] = {}
+    for shard, claim in claims.items():
+        found.setdefault(claim.clock_us, {})[shard] = claim
+    return found
 
 
 def _as_first_told(group: Group, verdicts: list[Verdict], ours: set[EventKey]) -> list[Verdict]:

@@ -65,6 +65,10 @@ class ShardTables:
             self._tables[brand] = table
         return table
 
+    def follow(self, now: Callable[[], datetime]) -> None:
+        """Go by another clock from now on."""
+        self._now = now
+
     @property
     def players(self) -> int:
         """How many players of all brands are held."""

@@ -50,7 +50,7 @@ class _World:
         caused = self.membership.caused_by(events, list(seqs))
         self.table.advance(self.table.now_us + between_s * 10**6)  # a reader asks meanwhile
         self.table.apply(EventColumns.of(events, self.table.features))
-        self.membership.settle(caused, [event.player_id for event in events])
+        self.membership.settle(caused, events)
         self.events += events
         self._take(caused.transitions)
         if between_s:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import httpx
 
-from crm.adapters.memory import MemoryFiles
+from crm.adapters.memory import MemoryLiveSegments, MemoryFiles
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.pool import Pool
@@ -82,7 +82,7 @@ async def _an_owner(
     dsn: str, log_dsn: str, now: Callable[[], datetime], files: MemoryFiles
 ) -> AsyncIterator[ShardOwner]:
     log, side, history = [PostgresEventLog(to, now) for to in (log_dsn or dsn, dsn, dsn)]
-    owner = ShardOwner("owner", BRANDS, Stores(log, side, history, history, files), now)
+    owner = ShardOwner("owner", BRANDS, Stores(log, side, history, history, files, MemoryLiveSegments()), now)
     try:
         async with running(owner, range(SHARDS)):
             yield owner

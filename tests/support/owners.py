@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
-from crm.adapters.memory import MemoryFiles
+from crm.adapters.memory import MemoryFiles, MemoryLiveSegments
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import EventLog, Files, Past
 from crm.domain.shards import SHARDS
+from crm.services.shard_members import SegmentSource
 from crm.services.shard_owner import ShardOwner, Stores
 from tests.support.builders import a_brand, a_logged_event
 
@@ -29,11 +30,13 @@ async def an_owner(  # noqa: PLR0913 - what a test says of an owner, all but two
     past: Past | None = None,
     files: Files | None = None,
     brands: Mapping[str, Brand] | None = None,
+    segments: SegmentSource | None = None,
     shards: Iterable[int] = range(SHARDS),
     name: str = "owner",
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""
-    stores = Stores(log, side or log, log, past or log, files or MemoryFiles())
+    source = segments or MemoryLiveSegments()
+    stores = Stores(log, side or log, log, past or log, files or MemoryFiles(), source)
     owner = ShardOwner(name, brands or {"demo": a_brand()}, stores, now, _no_pause)
     async with running(owner, shards):
         yield owner

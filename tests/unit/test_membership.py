@@ -35,7 +35,7 @@ class _Members:
         caused = self.membership.caused_by(events, seqs)
         self.table.advance(self.table.now_us + to_us(NOON + meanwhile) - to_us(NOON))
         self.table.apply(EventColumns.of(events, self.table.features))
-        self.membership.settle(caused, [event.player_id for event in events])
+        self.membership.settle(caused, events)
         return caused.transitions
 
     def at(self, now: datetime) -> Sequence[Transition]:

@@ -8,12 +8,13 @@ from contextlib import suppress
 
 import pytest
 
-from crm.adapters.memory import MemoryEventLog, MemoryFiles
+from crm.adapters.memory import MemoryLiveSegments, MemoryEventLog, MemoryFiles
 from crm.domain.appending import Group
 from crm.domain.errors import DatabaseAway, ShardsWarming
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import Appended, Claim
 from crm.domain.shards import SHARDS
+from crm.domain.telling import SILENCE, Telling
 from crm.services import shard_owner
 from crm.services.shard_owner import ShardOwner, Stores
 from tests.support.builders import NOON, a_brand, a_logged_event
@@ -180,7 +181,7 @@ async def test_a_shard_whose_owner_has_let_go_is_not_waited_for(log: SlowLog, no
         waits.append(wait_s)
 
     await log.claim(sorted(ALL), "former")
-    stores = Stores(log, log, log, log, MemoryFiles())
+    stores = Stores(log, log, log, log, MemoryFiles(), MemoryLiveSegments())
     owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon, wait)
     await owner.adopt(HERE, released=True)
     assert waits == []
@@ -191,8 +192,10 @@ async def test_a_shard_whose_owner_has_let_go_is_not_waited_for(log: SlowLog, no
 
 async def test_a_commit_under_way_at_the_release_is_not_lost(noon: Clock) -> None:
     class Held(SlowLog):
-        async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
-            appended = await super().append(epochs, groups)
+        async def append(
+            self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+        ) -> Appended:
+            appended = await super().append(epochs, groups, telling)
             held.set()
             await go_on.wait()  # committed, and the owner does not know yet
             return appended
@@ -215,8 +218,10 @@ async def test_a_shard_that_went_and_came_back_during_its_commit_counts_it_once(
     noon: Clock,
 ) -> None:
     class Slow(SlowLog):
-        async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
-            appended = await super().append(epochs, groups)
+        async def append(
+            self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+        ) -> Appended:
+            appended = await super().append(epochs, groups, telling)
             await owner.release([event.shard])
             await owner.adopt([event.shard])  # replays what was just committed
             return appended

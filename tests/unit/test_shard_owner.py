@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from crm.adapters.memory import MemoryEventLog, MemoryFiles
+from crm.adapters.memory import MemoryLiveSegments, MemoryEventLog, MemoryFiles
 from crm.domain.appending import Group
 from crm.domain.errors import (
     BrandNotFound,
@@ -19,6 +19,7 @@ from crm.domain.errors import (
 )
 from crm.domain.ports import Appended
 from crm.domain.shards import SHARDS
+from crm.domain.telling import SILENCE, Telling
 from crm.services import shard_owner
 from crm.services.shard_owner import ShardOwner, Stores
 from tests.support.builders import NOON, a_brand, a_door, a_logged_event, an_event
@@ -36,7 +37,9 @@ class WatchedLog(MemoryEventLog):
         self.held: asyncio.Event | None = None
         self.faults: list[str] = []  # what becomes of the next appends
 
-    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
+    async def append(
+        self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+    ) -> Appended:
         if self.held:
             await self.held.wait()
         fault = self.faults.pop(0) if self.faults else "none"
@@ -46,7 +49,7 @@ class WatchedLog(MemoryEventLog):
             raise DatabaseAway("cut")
         if fault in ("before", "after"):
             self.lose_commit = fault
-        appended = await super().append(epochs, groups)
+        appended = await super().append(epochs, groups, telling)
         self.commits.append([event.event_id for event in appended.new])
         return appended
 
@@ -278,8 +281,10 @@ async def test_a_shard_lost_while_its_commit_was_on_its_way_is_not_counted(
     log: WatchedLog, noon: Clock
 ) -> None:
     class SlowLog(WatchedLog):
-        async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
-            appended = await super().append(epochs, groups)
+        async def append(
+            self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+        ) -> Appended:
+            appended = await super().append(epochs, groups, telling)
             await self.claim(range(SHARDS), "successor")  # right after the commit
             await former._verify()  # as the beat does, before the answer is here
             return appended
@@ -340,7 +345,7 @@ async def test_a_successor_waits_until_no_former_owner_believes_itself(
         with pytest.raises(ShardsWarming):
             await owner.table("demo")
 
-    stores = Stores(log, log, log, log, MemoryFiles())
+    stores = Stores(log, log, log, log, MemoryFiles(), MemoryLiveSegments())
     for name in ("first", "successor"):
         owner = ShardOwner(name, {"demo": a_brand()}, stores, noon, wait)
         await owner.adopt(range(SHARDS))

@@ -18,6 +18,7 @@ from crm.domain.appending import AppendPlan, EventKey, Group, plan_append
 from crm.domain.errors import CommitUnknown, CrmError
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import Appended, Claim, SnapshotName
+from crm.domain.telling import SILENCE, Telling, Told
 
 ID_COLUMNS = ("brand", "event_id", "shard", "seq", "fingerprint")
 EVENT_COLUMNS = (
@@ -59,9 +60,13 @@ class PostgresEventLog:
 
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
         """Become the owner of `shards`; a transaction that stands in the way is ended."""
-        async with self._using() as connection:
+        async with self._using() as connection, connection.transaction():
             rows = await self._past_others(connection, self._sql["claim_shards"], shards, owner)
-        return {row["shard"]: Claim(row["epoch"], row["seq"]) for row in rows}
+            # by a statement of its own: it must see what was committed while the first one waited
+            claimed = [row["shard"] for row in rows], [row["former"] for row in rows]
+            clocks = await connection.fetch(self._sql["stand_shards"], *claimed)
+        stand = {row["shard"]: row["clock_us"] for row in clocks}
+        return {r["shard"]: Claim(r["epoch"], r["seq"], stand[r["shard"]]) for r in rows}
 
     async def heads(self, shards: Sequence[int]) -> dict[int, int]:
         """Return the last seq of each of `shards`, once no write to them is under way any more."""
@@ -83,14 +88,16 @@ class PostgresEventLog:
             raise
         return asking.result()
 
-    async def append(self, epochs: Mapping[int, int], groups: Sequence[Group]) -> Appended:
-        """Store what is new in one transaction, under the epochs."""
+    async def append(
+        self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+    ) -> Appended:
+        """Store what is new, and what is told with it, in one transaction under the epochs."""
         async with self._using() as connection:
             for attempt in range(_TRIES):
                 try:
                     events = (event for group in groups for event in group)
                     await self._partitions.ensure(connection, events, self._now())
-                    return await self._append(connection, epochs, groups)
+                    return await self._append(connection, epochs, groups, telling)
                 except _LOOK_AGAIN as error:
                     if attempt == _TRIES - 1:
                         raise away(error) from error
@@ -107,16 +114,18 @@ class PostgresEventLog:
         connection: asyncpg.Connection[asyncpg.Record],
         epochs: Mapping[int, int],
         groups: Sequence[Group],
+        telling: Telling,
     ) -> Appended:
         # read before the transaction: the primary key has the last word on who was first
-        known = await self._known(connection, groups)
+        known = await self._known(connection, groups) if groups else {}
         lost: set[int] = set()
         while True:
             plan = plan_append(groups, epochs.keys() - lost, known)
-            if not plan.new:
+            if not plan.new and not telling.due:
                 return Appended(plan.verdicts, [], [], sorted(lost))
-            counts = plan.counts()
-            heads = await self._store(connection, epochs, plan, counts)
+            counts = dict.fromkeys(sorted(telling.shards & epochs.keys() - lost), 0)
+            counts = dict(sorted((counts | plan.counts()).items()))
+            heads = await self._store(connection, epochs, plan, counts, telling, lost)
             if heads is not None:
                 return Appended(plan.verdicts, plan.new, plan.seqs(heads), sorted(lost))
             current = await self._epochs(connection)
@@ -130,8 +139,10 @@ class PostgresEventLog:
         epochs: Mapping[int, int],
         plan: AppendPlan,
         counts: Mapping[int, int],
+        telling: Telling,
+        lost: set[int],
     ) -> dict[int, int] | None:
-        """Write the plan in one transaction; return the new seqs, None if it was refused."""
+        """Write the plan in one transaction; return the new seqs, None to look again."""
         shards = list(counts)
         transaction = connection.transaction()
         await transaction.start()
@@ -143,7 +154,13 @@ class PostgresEventLog:
             if len(heads) < len(shards):
                 await transaction.rollback()
                 return None
-            await self._write(connection, plan.new, plan.seqs(heads))
+            seqs = plan.seqs(heads)
+            told = telling.of(plan.new, seqs, lost)
+            if told is None:
+                await transaction.rollback()
+                return None
+            await self._write(connection, plan.new, seqs)
+            await self._tell(connection, told)
         except BaseException:
             if not connection.is_closed():
                 await transaction.rollback()
@@ -193,6 +210,16 @@ class PostgresEventLog:
         if cut:
             columns = [list(column) for column in zip(*cut, strict=True)]
             await connection.execute(self._sql["keep_personal_fields"], *columns)
+
+    async def _tell(self, connection: asyncpg.Connection[asyncpg.Record], told: Told) -> None:
+        if told.transitions:
+            columns = [list(column) for column in zip(*told.transitions, strict=True)]
+            await connection.execute(self._sql["add_transitions"], *columns)
+            await connection.execute(self._sql["notify_transitions"])
+        if told.arrived:
+            await connection.execute(self._sql["shards_arrived"], list(told.arrived))
+        if told.clock_us is not None:
+            await connection.execute(self._sql["set_clock"], told.owner, told.clock_us)
 
     async def read_after(
         self, after: Mapping[int, int]

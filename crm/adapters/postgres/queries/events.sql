@@ -33,9 +33,40 @@ UPDATE virtual_shards SET stale_refusals = stale_refusals + 1 WHERE shard = ANY(
 -- name: claim_shards
 -- Why: a new owner raises the epoch; from its commit on the former owner's writes are refused.
 UPDATE virtual_shards v SET epoch = v.epoch + 1, owner = $2
-FROM (SELECT shard FROM virtual_shards WHERE shard = ANY($1::smallint[]) ORDER BY shard FOR UPDATE) AS mine
+FROM (SELECT shard, owner AS former FROM virtual_shards
+      WHERE shard = ANY($1::smallint[]) ORDER BY shard FOR UPDATE) AS mine
 WHERE v.shard = mine.shard
-RETURNING v.shard, v.epoch, v.seq
+RETURNING v.shard, v.epoch, v.seq, mine.former
+
+-- name: stand_shards
+-- Why: a claimed shard stands where its former owner's transitions do, until its new owner has told
+-- its own; former owners in the order of the shards given.
+UPDATE virtual_shards v SET clock_us = coalesce(v.clock_us, c.clock_us)
+FROM unnest($1::smallint[], $2::text[]) AS was (shard, owner)
+LEFT JOIN segment_clocks c ON c.owner = was.owner
+WHERE v.shard = was.shard
+RETURNING v.shard, v.clock_us
+
+-- name: shards_arrived
+-- Why: from now on they stand where their owner's clock does.
+UPDATE virtual_shards SET clock_us = NULL WHERE shard = ANY($1::smallint[])
+
+-- name: set_clock
+-- Why: all transitions of the owner's shards up to here are written, with this transaction's.
+INSERT INTO segment_clocks (owner, clock_us) VALUES ($1, $2)
+ON CONFLICT (owner) DO UPDATE SET clock_us = greatest(segment_clocks.clock_us, excluded.clock_us)
+
+-- name: add_transitions
+-- Why: in the transaction of the events that cause them. What is told again, after a commit whose
+-- outcome was unknown, is there already.
+INSERT INTO segment_transitions (shard, brand, segment, version, player_id, entered, seq, at)
+SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::int[], $5::text[], $6::boolean[],
+                     $7::bigint[], $8::timestamptz[])
+ON CONFLICT DO NOTHING
+
+-- name: notify_transitions
+-- Why: readers look at once, without polling.
+SELECT pg_notify('segment_transitions', '')
 
 -- name: end_blockers_of
 -- Why: a former owner that was stopped inside its transaction must not block its successor.
