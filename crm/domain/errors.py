@@ -194,9 +194,13 @@ class InvalidSegment(CrmError):
 
 
 class InvalidList(CrmError):
-    """An imported list names no player, or cannot be read; the message says in which line."""
+    """An imported list names no player, or cannot be read; `lines` say where, and why."""
 
     code = "invalid_list"
+
+    def __init__(self, message: str, lines: tuple[tuple[int, str], ...] = ()) -> None:
+        super().__init__(message, lines)
+        self.lines = lines
 
 
 class UnknownFormat(CrmError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from crm.domain.errors import InvalidSegment, SegmentArchived, SegmentChanged
@@ -105,6 +106,28 @@ class Use(msgspec.Struct, frozen=True):
     id: str
     name: str
     version: int
+
+
+Shown: TypeAlias = int | float | str | None
+
+
+class Why(msgspec.Struct, frozen=True):
+    """One node of a rule, and whether it holds for a player; `and`, `or` and `not` have `terms`.
+
+    A condition has what it is of: `value` and `threshold` as they are written for people (money in
+    major units, missing as null), `raw` as it is kept, `unit` (of money, the currency's code).
+    """
+
+    kind: Literal["and", "or", "not", "condition", "list"]
+    holds: bool
+    terms: list[Why] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    feature: str | UnsetType = UNSET
+    op: str | UnsetType = UNSET
+    threshold: Shown | list[Shown] | UnsetType = UNSET
+    value: Shown | UnsetType = UNSET
+    raw: int | UnsetType | None = UNSET
+    unit: str | UnsetType = UNSET
 
 
 class Once(NamedTuple):

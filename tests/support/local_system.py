@@ -11,12 +11,14 @@ import httpx
 
 from crm.adapters.memory import MemoryFiles
 from crm.adapters.memory_clustering import MemoryClusterStore
+from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.quarantine import PostgresQuarantine
 from crm.domain.events import Door
 from crm.domain.shards import SHARDS
 from crm.services.ingest import Ingest
+from crm.services.saved_segments import SavedSegments, new_segment_id
 from crm.services.shard_owner import ShardOwner, Stores
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
@@ -68,6 +70,7 @@ async def a_local_system(
             ingest=Ingest(Door(BRANDS, OpenVault()), shards, PostgresQuarantine(pool), now),
             shards=shards,
             clusters=MemoryClusterStore(),
+            segments=SavedSegments(MemorySegments(), shards, BRANDS, now, new_segment_id),
             keys=KnownKeys(MemoryKeys(KEY), lambda: 0.0),
             checks={},
             needed=frozenset(),

@@ -321,7 +321,8 @@ def _names() -> Iterator[None]:
 
 def _segment(row: asyncpg.Record) -> SavedSegment:
     *fields, at, version, players = row.values()
-    return SavedSegment(*fields, None if at is None else SegmentSize(at, version, players))
+    size = None if at is None else SegmentSize(at, version, players)
+    return replace(SavedSegment(*fields), size=size)
 
 
 def _decode(answer: bytes) -> Written:
