@@ -46,7 +46,7 @@ class MemorySegments:
         self.away = False
         self._kept: dict[str, _Kept] = {}
         self._revision = 0
-        self._answers: dict[tuple[bytes, str], tuple[bytes, bytes]] = {}
+        self._answers: dict[tuple[bytes, str], tuple[bytes, bytes, datetime]] = {}
 
     # --- changes --------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class MemorySegments:
         self._must_answer()
         if once is None or (once.caller, once.key) not in self._answers:
             return None
-        request, answer = self._answers[once.caller, once.key]
+        request, answer, _ = self._answers[once.caller, once.key]
         if request != once.request:
             raise KeyReused("this Idempotency-Key came with another request before; use a new one")
         return msgspec.json.decode(answer, type=Written)
@@ -221,9 +221,9 @@ class MemorySegments:
         ]
 
     async def forget_answers(self, before: datetime) -> None:
-        """Forget what was answered under an Idempotency-Key: here, all of it."""
-        del before
-        self._answers.clear()
+        """Forget what was answered under an Idempotency-Key before a moment."""
+        kept = {key: told for key, told in self._answers.items() if told[2] >= before}
+        self._answers = kept
 
     # --------------------------------------------------------------------------------------------
 
@@ -259,7 +259,9 @@ class MemorySegments:
     def _answer(self, written: Written, once: Once | None) -> Written:
         if once is not None:
             answer = msgspec.json.encode(written)
-            self._answers[once.caller, once.key] = (once.request, answer)
+            # the twin has no clock of its own: the change's is near enough
+            told = (once.request, answer, written.segment.changed_at)
+            self._answers[once.caller, once.key] = told
         return written
 
     def _must_answer(self) -> None:

@@ -129,7 +129,7 @@ class SavedSegments:
         before = await self.store.get(segment)
         if before.kind != "list":
             raise InvalidSegment("a rule says who is in this segment; only a list takes players")
-        report = await self._report(before.brand, players)
+        report = await self._report(self._brand(before).id, players)
         return await self.store.put_players(
             segment, read, players.players, mode, report, at=self._now(), once=once
         )
@@ -197,10 +197,9 @@ class SavedSegments:
     async def members(self, segment: SavedSegment, after: str, limit: int) -> Members:
         """Return the first players of a segment after a player, live, in the order of their ids.
 
-        Raises SegmentArchived, InvalidRule, ShardsWarming.
+        Raises SegmentArchived, BrandNotFound, InvalidRule, ShardsWarming.
         """
-        if segment.archived_at is not None:
-            raise SegmentArchived("nobody is in an archived segment")
+        self._must_live(segment)
         if segment.rule is None:
             return Members(self._now(), await self.store.players(segment.id, after, limit))
         return await self._shards.members(segment.brand, segment.rule, after, limit)
@@ -225,10 +224,10 @@ class SavedSegments:
     async def why(self, segment: SavedSegment, player_id: str) -> WhyAnswer:
         """Explain why a player is in a segment, or is not.
 
-        Raises SegmentArchived, PlayerNotFound (of a list nobody is unknown), ShardsWarming.
+        Raises SegmentArchived, BrandNotFound, InvalidRule, ShardsWarming; PlayerNotFound for a
+        rule: a list may hold players that nobody knows.
         """
-        if segment.archived_at is not None:
-            raise SegmentArchived("nobody is in an archived segment")
+        self._must_live(segment)
         if segment.rule is None:
             shard = shard_of(segment.brand, player_id)
             holds = await self.store.holds(segment.id, shard, player_id)
@@ -245,6 +244,11 @@ class SavedSegments:
             rule=segment.rule,
             why=told,
         )
+
+    def _must_live(self, segment: SavedSegment) -> None:
+        if segment.archived_at is not None:
+            raise SegmentArchived("nobody is in an archived segment")
+        self._brand(segment)
 
     def _brand(self, segment: SavedSegment) -> Brand:
         return choose(self._brands, segment.brand)

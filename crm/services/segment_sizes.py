@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
 
-from crm.domain.errors import FeatureNotFound, InvalidRule
+from crm.domain.errors import InvalidRule
 from crm.domain.ports import Count
 from crm.domain.saved_segments import LiveSegment, SegmentSize
 from crm.services.segment_store import SegmentSizes
@@ -39,17 +39,23 @@ async def measure(
 
 
 async def measure_due(
-    store: SegmentSizes, shards: Counting, now: Callable[[], datetime], every: timedelta
+    store: SegmentSizes,
+    shards: Counting,
+    brands: Collection[str],
+    now: Callable[[], datetime],
+    every: timedelta,
 ) -> int:
-    """Measure all live segments whose last size is older than `every`; return how many it were.
+    """Measure live segments of `brands` whose last size is older than `every`; return how many.
 
     One whose rule names what is there no more is passed over. Raises ShardsWarming, DatabaseAway.
     """
     measured = 0
     for segment in await store.unmeasured(now() - every):
+        if segment.brand not in brands:
+            continue
         try:
             await measure(store, shards, segment, now())
-        except (InvalidRule, FeatureNotFound) as error:
+        except InvalidRule as error:
             log.warning("segment_not_measured", segment=segment.id, reason=error.message)
         else:
             measured += 1

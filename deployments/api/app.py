@@ -14,6 +14,7 @@ from deployments.api import (
     players,
     problems,
     saved_segments,
+    segment_members,
     segments,
 )
 from deployments.api.guard import Guard
@@ -43,7 +44,7 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for noun in (events, players, segments, saved_segments, clusters, health):
+    for noun in (events, players, segments, saved_segments, segment_members, clusters, health):
         app.include_router(noun.router(services))
     app.include_router(docs.router())
     app.add_middleware(Guard, services=services)

@@ -21,12 +21,12 @@ from deployments.api.players import FeatureList, FeaturesOfPlayer, Player
 from deployments.api.problems import Problem
 from deployments.api.saved_segments import (
     ListedSegment,
-    MemberList,
     SegmentList,
     SizeList,
     UseList,
     VersionList,
 )
+from deployments.api.segment_members import MemberList
 from deployments.api.segments import SegmentPreview
 
 _TYPES = (

@@ -1,11 +1,10 @@
-"""/v1/segments: saved segments, who is in them and why, and lists of players."""
+"""/v1/segments: saved segments and lists of players, their versions, sizes and usage."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
@@ -21,10 +20,8 @@ from crm.domain.saved_segments import (
     Use,
     Written,
 )
-from crm.services.saved_segments import WhyAnswer
 from deployments.api import cursors
 from deployments.api.answers import answers, json
-from deployments.api.exports import exported, with_files
 from deployments.api.idempotency import OnceOrNot
 from deployments.api.services import Services
 from deployments.api.uploads import BODY, player_list
@@ -32,7 +29,7 @@ from deployments.api.uploads import BODY, player_list
 _READ = ("segment_not_found", "invalid_field", "database_unavailable")
 _PAGE = (*_READ, "invalid_cursor")
 _KEY = ("invalid_idempotency_key", "idempotency_key_reused")
-_EDIT = (*_READ, *_KEY, "segment_changed", "segment_archived")
+_EDIT = (*_READ, *_KEY, "unknown_brand", "segment_changed", "segment_archived")
 _FORM = ("invalid_json", "too_large")
 _LIST = (*_FORM, "unsupported_media_type", "invalid_list", "invalid_segment", "warming")
 
@@ -40,7 +37,6 @@ Rule = Annotated[
     str | dict[str, Any], Field(examples=["bet_count_lifetime >= 10 and days_since_last_bet > 7"])
 ]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
-MayLimit = Annotated[int | None, Query(ge=1)]
 Version = Annotated[int | None, Query(ge=1, description="The version that was read.")]
 
 
@@ -98,24 +94,10 @@ class UseList(msgspec.Struct):
     next: str | None = None
 
 
-class Member(msgspec.Struct):
-    """A player who is in a segment."""
-
-    player_id: str
-
-
-class MemberList(msgspec.Struct):
-    """Players in the order of their ids, who were in the segment at `as_of`."""
-
-    items: list[Member]
-    next: str | None
-    as_of: datetime
-
-
 def router(services: Services) -> APIRouter:
     """Return the routes of saved segments; they come after those with a word in place of an id."""
     routes = APIRouter(tags=["segments"])
-    for add in (_changes, _lists, _reading, _members):
+    for add in (_changes, _lists, _reading):
         add(routes, services)
     return routes
 
@@ -291,56 +273,12 @@ def _reading(routes: APIRouter, services: Services) -> None:
         "/v1/segments/{segment_id}/usage",
         summary="Read what relies on a segment",
         response_model=None,
-        responses=answers(UseList, "segment_not_found", "database_unavailable"),
+        responses=answers(UseList, "segment_not_found", "unknown_brand", "database_unavailable"),
     )
     async def read_usage(segment_id: str) -> Response:
         """Return what names this segment: while anything does, it is not renamed or archived."""
         segment = await services.segments.store.get(segment_id)
         return json(UseList(await services.segments.usage(segment)))
-
-
-def _members(routes: APIRouter, services: Services) -> None:
-    @routes.get(
-        "/v1/segments/{segment_id}/members",
-        summary="List who is in a segment",
-        response_model=None,
-        responses=with_files(
-            answers(MemberList, *_PAGE, "segment_archived", "invalid_rule", "warming")
-        ),
-    )
-    async def list_members(
-        segment_id: str,
-        limit: MayLimit = None,
-        cursor: str | None = None,
-        format: Literal["json", "csv", "parquet"] = "json",  # noqa: A002 - the parameter's name
-    ) -> Response:
-        """Return the players in a segment, live, in the order of their ids.
-
-        As JSON a page of 100, or of `limit` up to 1,000. As CSV or Parquet all of them, or `limit`
-        of them, streamed; each row group or 20,000 lines are of one moment.
-        """
-        segment = await services.segments.store.get(segment_id)
-        after = cursors.read(cursor, str) or ""
-        if format != "json":
-            pages = services.segments.all_members(segment, after, limit)
-            return await exported(segment, pages, format)
-        limit = min(limit or 100, 1_000)
-        found = await services.segments.members(segment, after, limit + 1)
-        page, more = cursors.page(found.player_ids, limit, str)
-        return json(MemberList([Member(player) for player in page], more, found.as_of))
-
-    @routes.get(
-        "/v1/segments/{segment_id}/players/{player_id:path}/why",
-        summary="Read why a player is in a segment, or is not",
-        response_model=None,
-        responses=answers(
-            WhyAnswer, *_READ, "segment_archived", "player_not_found", "invalid_rule", "warming"
-        ),
-    )
-    async def read_why(segment_id: str, player_id: str) -> Response:
-        """Return every term of the rule with the player's value, and whether it holds."""
-        segment = await services.segments.store.get(segment_id)
-        return json(await services.segments.why(segment, unquote(player_id)))
 
 
 def _created(done: Written) -> Response:
