@@ -9,7 +9,7 @@ and advances.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.day_set import DaySet
+from crm.domain.errors import InvalidRule
 from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
 from crm.domain.feature_list import BUILT_IN, FeatureList
 from crm.domain.feature_values import value_of
@@ -69,6 +70,7 @@ class FeatureTable:
 
     def __init__(self, zone: ZoneInfo, now_us: int, features: FeatureList = BUILT_IN) -> None:
         self.features = features
+        self.lists: dict[str, Collection[str]] = {}  # players of static segments, by segment
         self._zone = zone
         self._ids: list[str] = []
         self._row: dict[str, int] = {}
@@ -275,6 +277,43 @@ class FeatureTable:
             return self._edge(defined.definition, which)
         value, missing = value_of(defined, partial(self._total, which))
         return value, missing
+
+    @property
+    def today(self) -> int:
+        """The ordinal of the brand's local day."""
+        return self._day
+
+    def over(
+        self, name: str, first: int, last: int, rows: Ints | None = None
+    ) -> tuple[Ints, Mask | None]:
+        """Return a value (of FeatureList.windowed) over some local days, as `column` does.
+
+        They are ordinals, both included; days of more than 90 days ago are no longer kept. Each of
+        `rows` comes at most once.
+        """
+
+        def total(measure: str, _: str) -> Ints:
+            place = self.features.index[measure]
+            if rows is not None:
+                return self._days.totals_of(place, first, last + 1, rows)
+            return self._days.totals(place, first, last + 1, len(self._ids))[self._all_rows]
+
+        return value_of(self.features.windowed[name], total)
+
+    def texts(self, name: str, rows: Ints | None = None) -> tuple[Sequence[str], None]:
+        """Return a column of text; there is only player_id so far."""
+        if name != "player_id":
+            raise KeyError(name)
+        return self.player_ids if rows is None else self.ids_of(rows), None
+
+    def on_list(self, segment: str, rows: Ints | None = None) -> Mask:
+        """Return who is on a list of `lists`; raises InvalidRule for one that is not there."""
+        if segment not in self.lists:
+            raise InvalidRule(f'there is no list "{segment}"')
+        found = np.zeros(len(self._ids), dtype=bool)
+        held = (self._row.get(player_id) for player_id in self.lists[segment])
+        found[[row for row in held if row is not None]] = True
+        return found[self._all_rows if rows is None else rows]
 
     def values(self, row: int) -> dict[str, int | None]:
         """Return every feature of one player; missing ones are None."""
