@@ -41,7 +41,7 @@ class SegmentKeeper:
     """Works from its start on; Ray starts it again when it dies, and nothing is lost by that."""
 
     def __init__(self, spec: SegmentsSpec) -> None:
-        self._brands = frozenset(spec.brands)
+        self._brands = spec.brands
         self._every = timedelta(seconds=spec.segments.size_every_s)
         self._store = PostgresSegments(Pool(spec.dsn, most=1))
         self._shards = ShardGateway(spec.brands, PostgresEventLog(spec.dsn, clock.now))

@@ -115,7 +115,8 @@ class Why(msgspec.Struct, frozen=True):
     """One node of a rule, and whether it holds for a player; `and`, `or` and `not` have `terms`.
 
     A condition has what it is of: `value` and `threshold` as they are written for people (money in
-    major units, missing as null), `raw` as it is kept, `unit` (of money, the currency's code).
+    major units, missing as null), `raw` as it is kept, `unit` (of money, the currency's code). Of
+    `did` and `did_not` the value is how often; one that leaves newcomers out has `known_since`.
     """
 
     kind: Literal["and", "or", "not", "condition", "list"]
@@ -128,6 +129,7 @@ class Why(msgspec.Struct, frozen=True):
     value: Shown | UnsetType = UNSET
     raw: int | UnsetType | None = UNSET
     unit: str | UnsetType = UNSET
+    known_since: str | UnsetType | None = UNSET
 
 
 class Once(NamedTuple):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from datetime import datetime
 from typing import Any
 
@@ -20,8 +19,6 @@ from crm.domain.errors import (
 )
 from crm.domain.player_lists import PlayerList
 from crm.domain.ports import FeatureShards, Members
-from crm.domain.rule_text import parse, to_text
-from crm.domain.rules import from_tree, to_tree
 from crm.domain.saved_segments import (
     Kind,
     ListReport,
@@ -35,6 +32,7 @@ from crm.domain.saved_segments import (
     check_name,
 )
 from crm.domain.shards import shard_of
+from crm.services.segment_rules import RuleForms, forms, names_in, whole
 from crm.services.segment_store import SegmentStore
 
 PAGE = 20_000  # players that an export asks for at once
@@ -77,9 +75,9 @@ class SavedSegments:
         """Save a rule under a name; raises InvalidRule, InvalidSegment, SegmentNameTaken."""
         if (found := await self.store.answered(once)) is not None:
             return found
-        text = canonical(rule, brand)
-        segment = self._new(brand, name, text)
-        size = await self._size(segment, text)
+        new = forms(rule, brand, await self.store.active(brand.id))
+        segment = self._new(brand, name, new.saved)
+        size = await self._size(segment, new)
         return await self.store.create(msgspec.structs.replace(segment, size=size), once=once)
 
     async def create_list(
@@ -102,16 +100,21 @@ class SavedSegments:
     ) -> Written:
         """Change the name or the rule of the version that was read: this makes the next one.
 
-        A name that rules refer to stays. Raises SegmentNotFound, SegmentChanged, SegmentArchived,
-        SegmentNameTaken, SegmentInUse, InvalidRule, InvalidSegment.
+        Rules name segments by id, so a new name breaks none; but one in `list "name"` stays.
+        Raises SegmentNotFound, SegmentChanged, SegmentArchived, SegmentNameTaken, SegmentInUse,
+        InvalidRule, InvalidSegment.
         """
         if (found := await self.store.answered(once)) is not None:
             return found
         before = await self.store.get(segment)
-        text = None if rule is None else canonical(rule, self._brand(before))
+        text: str | None = None
+        size: SegmentSize | None = None
+        if rule is not None:
+            live = await self.store.active(before.brand)
+            new = forms(rule, self._brand(before), live, segment)
+            text, size = new.saved, await self._size(before, new)
         if name is not None and check_name(name) != before.name:
             await self._must_be_free(before, {before.name})
-        size = None if text is None else await self._size(before, text)
         players = None if size is None else size.players
         return await self.store.edit(
             segment, read, name=name, rule=text, at=self._now(), size=players, once=once
@@ -151,12 +154,17 @@ class SavedSegments:
         kind: Kind = "list" if rule is None else "rule"
         return SavedSegment(self._new_id(), brand.id, check_name(name), kind, 1, rule, now, now)
 
-    async def _size(self, segment: SavedSegment, rule: str) -> SegmentSize | None:
-        """Count who is in; None while the shards are loaded: it is measured later."""
-        with suppress(ShardsWarming):
-            found = await self._shards.count(segment.brand, rule)
-            return SegmentSize(found.as_of, segment.version, found.count)
-        return None
+    async def _size(self, segment: SavedSegment, rule: RuleForms) -> SegmentSize | None:
+        """Count who is in; None while shards or lists are being loaded: it is measured later."""
+        try:
+            found = await self._shards.count(segment.brand, rule.whole)
+        except ShardsWarming:
+            return None
+        except InvalidRule:
+            if rule.on_lists:
+                return None
+            raise
+        return SegmentSize(found.as_of, segment.version, found.count)
 
     async def _report(self, brand: str, players: PlayerList) -> ListReport:
         given = len(players.players)
@@ -189,9 +197,7 @@ class SavedSegments:
         return [
             Use("segment", one.id, one.name, one.version)
             for one in await self.store.active(segment.brand)
-            if one.rule is not None
-            and one.id != segment.id
-            and called & references_of(one.rule, brand)
+            if one.rule is not None and one.id != segment.id and called & names_in(one.rule, brand)
         ]
 
     async def members(self, segment: SavedSegment, after: str, limit: int) -> Members:
@@ -202,7 +208,8 @@ class SavedSegments:
         self._must_live(segment)
         if segment.rule is None:
             return Members(self._now(), await self.store.players(segment.id, after, limit))
-        return await self._shards.members(segment.brand, segment.rule, after, limit)
+        rule = await self._whole(segment, segment.rule)
+        return await self._shards.members(segment.brand, rule, after, limit)
 
     async def all_members(
         self, segment: SavedSegment, after: str = "", most: int | None = None
@@ -233,7 +240,8 @@ class SavedSegments:
             holds = await self.store.holds(segment.id, shard, player_id)
             as_of, told = self._now(), Why("list", holds, text=f'in the list "{segment.name}"')
         else:
-            found = await self._shards.explain(segment.brand, segment.rule, player_id)
+            rule = await self._whole(segment, segment.rule)
+            found = await self._shards.explain(segment.brand, rule, player_id)
             as_of, told = found.as_of, found.why
         return WhyAnswer(
             segment=segment.id,
@@ -244,6 +252,13 @@ class SavedSegments:
             rule=segment.rule,
             why=told,
         )
+
+    async def _whole(self, segment: SavedSegment, rule: str) -> str:
+        """Return the rule with what other segments put into it, as they are now."""
+        brand = self._brand(segment)
+        if not names_in(rule, brand):
+            return rule
+        return whole(rule, brand, await self.store.active(brand.id))
 
     def _must_live(self, segment: SavedSegment) -> None:
         if segment.archived_at is not None:
@@ -257,31 +272,3 @@ class SavedSegments:
 def new_segment_id() -> str:
     """Return an id that no other segment has."""
     return f"seg_{secrets.token_hex(8)}"
-
-
-def canonical(rule: str | dict[str, Any], brand: Brand) -> str:
-    """Return the canonical text of a rule given as text or as a tree; raises InvalidRule."""
-    return to_text(parse(rule, brand) if isinstance(rule, str) else from_tree(rule, brand))
-
-
-def references_of(rule: str, brand: Brand) -> set[str]:
-    """Return the names (or ids) of the segments that a rule names.
-
-    None, if it cannot be read any more: a measure of the brand's own may have gone.
-    """
-    try:
-        return set(_references(to_tree(parse(rule, brand))))
-    except InvalidRule:
-        return set()
-
-
-def _references(node: Any) -> Iterator[str]:
-    """Find nodes `{"kind": "segment", "segment": name}` in a tree of plain objects."""
-    if isinstance(node, dict):
-        if node.get("kind") == "segment":
-            yield node["segment"]
-        for part in node.values():
-            yield from _references(part)
-    elif isinstance(node, list | tuple):
-        for part in node:
-            yield from _references(part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.brands import Brand
+from crm.domain.column_source import Column, Mask
 from crm.domain.feature_table import FeatureTable
-from crm.domain.segments import Column, compile_mask, parse
+from crm.domain.segments import compile_mask, parse
 
 _FIRST_BLOCK = 4_096  # rows that are judged at once; each time twice as many,
 _LARGEST_BLOCK = 262_144  # up to so many
@@ -20,15 +21,37 @@ _TAIL = 1_024  # as many new players are sorted apart, and an eighth of the othe
 
 
 class SomeRows:
-    """Some rows of a table, in a given order, as a rule reads them."""
+    """Some rows of a table, each once and in any order, as a rule reads them (a ColumnSource)."""
 
     def __init__(self, table: FeatureTable, rows: NDArray[np.int64]) -> None:
         self._table = table
         self._rows = rows
 
+    @property
+    def now_us(self) -> int:
+        """The table's moment."""
+        return self._table.now_us
+
+    @property
+    def today(self) -> int:
+        """The brand's local day at that moment."""
+        return self._table.today
+
     def column(self, name: str) -> Column:
         """Return a feature of these rows, and where it is missing."""
         return self._table.column(name, self._rows)
+
+    def over(self, name: str, first: int, last: int) -> Column:
+        """Return a value over some local days."""
+        return self._table.over(name, first, last, self._rows)
+
+    def texts(self, name: str) -> tuple[Sequence[str], Mask | None]:
+        """Return a column of text."""
+        return self._table.texts(name, self._rows)
+
+    def on_list(self, segment: str) -> Mask:
+        """Return who is on a list; raises InvalidRule if it is not there."""
+        return self._table.on_list(segment, self._rows)
 
 
 class MemberPages:

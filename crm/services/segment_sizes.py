@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
 
+from crm.domain.brands import Brand
 from crm.domain.errors import InvalidRule
 from crm.domain.ports import Count
 from crm.domain.saved_segments import LiveSegment, SegmentSize
+from crm.services.segment_rules import names_in, whole
 from crm.services.segment_store import SegmentSizes
 
 log = structlog.get_logger(__name__)
@@ -25,23 +27,10 @@ class Counting(Protocol):
         """Count the players that match a rule; raises InvalidRule, ShardsWarming."""
 
 
-async def measure(
-    store: SegmentSizes, shards: Counting, segment: LiveSegment, at: datetime
-) -> SegmentSize:
-    """Count a live segment and note its size; raises InvalidRule, ShardsWarming, DatabaseAway."""
-    if segment.rule is None:
-        size = SegmentSize(at, segment.version, await store.count_players(segment.id))
-    else:
-        found = await shards.count(segment.brand, segment.rule)
-        size = SegmentSize(found.as_of, segment.version, found.count)
-    await store.add_size(segment.id, size)
-    return size
-
-
 async def measure_due(
     store: SegmentSizes,
     shards: Counting,
-    brands: Collection[str],
+    brands: Mapping[str, Brand],
     now: Callable[[], datetime],
     every: timedelta,
 ) -> int:
@@ -51,13 +40,25 @@ async def measure_due(
     """
     measured = 0
     for segment in await store.unmeasured(now() - every):
-        if segment.brand not in brands:
+        if (brand := brands.get(segment.brand)) is None:
             continue
         try:
-            await measure(store, shards, segment, now())
+            await store.add_size(segment.id, await _measured(store, shards, brand, segment, now()))
         except InvalidRule as error:
             log.warning("segment_not_measured", segment=segment.id, reason=error.message)
         else:
             measured += 1
     await store.forget_answers(now() - ANSWERS_KEPT)
     return measured
+
+
+async def _measured(
+    store: SegmentSizes, shards: Counting, brand: Brand, segment: LiveSegment, at: datetime
+) -> SegmentSize:
+    if segment.rule is None:
+        return SegmentSize(at, segment.version, await store.count_players(segment.id))
+    rule = segment.rule
+    if names_in(rule, brand):
+        rule = whole(rule, brand, await store.active(brand.id))
+    found = await shards.count(brand.id, rule)
+    return SegmentSize(found.as_of, segment.version, found.count)

@@ -31,7 +31,7 @@ class LiveSegments(Protocol):
         """Return the players of a list by shard, of those shards that have any."""
 
 
-class SegmentSizes(Protocol):
+class SegmentSizes(LiveSegments, Protocol):
     """What measuring needs; every call may raise DatabaseAway."""
 
     async def unmeasured(self, since: datetime) -> list[LiveSegment]:
@@ -47,7 +47,7 @@ class SegmentSizes(Protocol):
         """Forget what was answered under an Idempotency-Key before a moment."""
 
 
-class SegmentStore(LiveSegments, SegmentSizes, Protocol):
+class SegmentStore(SegmentSizes, Protocol):
     """Saved segments, their versions, lists and sizes; every call may raise DatabaseAway.
 
     A change that comes with `once` happens once, whatever happens; its answer is kept with it.

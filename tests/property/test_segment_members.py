@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from crm.domain.errors import InvalidJson, InvalidList, PlayerNotFound
 from crm.domain.event_columns import EventColumns
@@ -26,8 +26,12 @@ from crm.domain.times import to_us
 from crm.services import segment_members
 from crm.services.segment_members import MemberPages, known
 from crm.services.segment_why import explained, why
-from tests.property.test_segments import BRAND, Tree, trees
+from tests.property import test_segments
+from tests.property.test_rule_terms import History, tables
+from tests.property.test_segments import BRAND
 from tests.support.builders import NOON, a_brand, a_logged_event
+from tests.support.columns import ListColumns
+from tests.support.rule_trees import Tree, conditions, joined, terms
 
 DEMO = a_brand()
 FEATURES = features_of(DEMO)
@@ -98,51 +102,33 @@ def test_who_is_known_is_who_has_a_row(bets: list[tuple[str, int]], asked: list[
     assert known(table, asked) == len(set(asked) & {player for player, _ in bets})
 
 
-class OnePlayer:
-    """The one row of a player, as a rule reads it."""
-
-    def __init__(self, player: dict[str, int | None]) -> None:
-        self._player = player
-
-    def column(self, name: str) -> Any:
-        value = self._player[name]
-        return np.array([0 if value is None else value]), np.array([value is None])
-
-
-def players() -> st.SearchStrategy[dict[str, int | None]]:
-    at = st.integers(-2, 74).map(
-        lambda h: to_us(datetime(2018, 11, 3, tzinfo=UTC)) + h * 3_600_000_000
-    )
-    raw: dict[str, st.SearchStrategy[int | None]] = {
-        "bet_count_7d": st.integers(0, 12),
-        "days_since_last_bet": st.none() | st.integers(0, 12),
-        "ggr_amount_30d": st.integers(-310, 310),
-        "first_bet_at": st.none() | at,
-    }
-    return st.fixed_dictionaries(raw)
-
-
 @settings(max_examples=200)
-@given(trees(), players())
+@given(joined(test_segments.conditions() | test_segments.texts()), test_segments.players())
 def test_an_explanation_has_the_truth_of_the_mask_at_every_node(
-    tree: Tree, player: dict[str, int | None]
+    tree: Tree, people: list[test_segments.Player]
 ) -> None:
-    rule, row = from_tree(tree, BRAND), OnePlayer(player)
+    player, rule = people[0], from_tree(tree, BRAND)
+    row = ListColumns(
+        {name: [player[name]] for name in test_segments.NAMES},
+        {"player_id": [player["player_id"]]},
+        {"vip": [player["vip"]]},
+    )
     told = why(rule, BRAND, row)
     assert told.holds == compile_mask(rule, BRAND, row, 1)[0]
     _hangs_together(told, to_tree(rule), player)
 
 
-def _hangs_together(told: Why, tree: Tree, player: dict[str, int | None]) -> None:
-    """Each node says what its terms say together; each condition is one of the rule's."""
-    if told.kind == "condition":
-        assert tree["feature"] == told.feature
-        assert told.raw == player[tree["feature"]]
-        assert (told.value is None) == (told.raw is None)
-        assert to_text(from_tree(tree)) == told.text
+def _hangs_together(told: Why, tree: Tree, player: test_segments.Player) -> None:
+    """Each node says what its terms say together; each leaf is one of the rule's."""
+    if told.terms is UNSET:
+        assert to_text(from_tree(tree, BRAND)) == told.text
+        if told.kind == "condition":
+            name = tree.get("feature") or tree["column"]
+            assert told.feature == name
+            assert (told.value is None) == (player[name] is None)
+            assert told.raw in (player[name], UNSET)
         return
     assert told.kind == tree["kind"]
-    assert isinstance(told.terms, list)
     truths = [term.holds for term in told.terms]
     together = {"and": all(truths), "or": any(truths), "not": not truths[0]}[told.kind]
     assert told.holds is together
@@ -151,18 +137,34 @@ def _hangs_together(told: Why, tree: Tree, player: dict[str, int | None]) -> Non
         _hangs_together(term, branch, player)
 
 
-@given(BETS, RULES)
-def test_who_is_on_a_page_is_explained_as_in_and_nobody_else(
-    bets: list[tuple[str, int]], rule: str
+def _answerable(leaf: Tree) -> Tree:
+    """Return a leaf that every table can answer: of a list that is there, of days that are kept."""
+    if leaf["kind"] in {"segment", "list"}:
+        return {"kind": "list", "list": "vip"}
+    if leaf.get("over", {}).get("kind") == "dates":
+        return {**leaf, "over": {"kind": "last_days", "days": 40}}
+    return leaf
+
+
+@settings(max_examples=100)
+@given(tables(), st.data())
+def test_whatever_the_rule_pages_and_explanations_say_what_the_mask_of_all_says(
+    case: History, data: st.DataObject
 ) -> None:
-    table = a_table()
-    take(table, bets, 0)
-    members = set(MemberPages().page(table, DEMO, rule, "", 99))
-    for player in table.player_ids:
-        found = explained(table, DEMO, rule, player, 7, 1)
+    brand, _, _, table = case
+    leaves = (conditions(brand) | terms(brand)).map(_answerable)
+    rule = from_tree(data.draw(joined(leaves)), brand)
+    players = list(table.player_ids)
+    table.lists = {"vip": players[::2]}
+    mask = compile_mask(rule, brand, table, len(table))
+    members = {player for player, holds in zip(players, mask, strict=True) if holds}
+    assert MemberPages().page(table, brand, to_text(rule), "", 999) == sorted(members)
+    for player in players:
+        found = explained(table, brand, to_text(rule), player, 7, 1)
         assert found.why.holds == (player in members)
+        assert msgspec.json.encode(found)
     with pytest.raises(PlayerNotFound):
-        explained(table, DEMO, rule, "nobody", 7, 1)
+        explained(table, brand, to_text(rule), "nobody", 7, 1)
 
 
 @given(st.text())

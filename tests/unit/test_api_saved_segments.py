@@ -449,6 +449,64 @@ async def test_nothing_relies_on_a_segment_that_no_rule_names(api: Api) -> None:
     assert await read(api, f"{first['id']}/usage") == {"items": [], "next": None}
 
 
+async def test_what_a_rule_names_is_used_and_stays(api: Api) -> None:
+    big = await make(api)
+    inner = await make(api, name="Inner", rule='not segment "Big"')
+    outer = await make(api, name="Outer", rule='segment "Inner" or segment "Big"')
+    assert outer["rule"] == f'segment "{inner["id"]}" or segment "{big["id"]}"'
+    assert [one["size"]["players"] for one in (big, inner, outer)] == [2, 1, 3]
+    used = (await read(api, f"{big['id']}/usage"))["items"]
+    assert [(one["kind"], one["id"], one["name"], one["version"]) for one in used] == [
+        ("segment", one["id"], one["name"], 1) for one in sorted((inner, outer), key=_id)
+    ]
+    answer = await api.client.delete(f"{PATH}/{big['id']}")
+    assert '"Inner"' in problem_of(answer, 409, "segment_in_use")["message"]
+    assert await members(api, inner["id"]) == ["p2"]
+    edit = {"version": 1, "name": "Renamed", "rule": "stake_amount_lifetime >= 50"}
+    assert (await api.client.patch(f"{PATH}/{big['id']}", json=edit)).status_code == 200
+    assert await members(api, inner["id"]) == ["p1", "p2"]  # by the rule that Big has now
+    told = await read(api, f"{inner['id']}/players/p3/why")
+    assert (told["in"], told["why"]["terms"][0]["value"]) == (False, "50.00")
+
+
+def _id(segment: dict[str, Any]) -> str:
+    return str(segment["id"])
+
+
+async def test_segments_that_go_in_a_circle_or_are_not_there_are_refused(api: Api) -> None:
+    big = await make(api)
+    inner = await make(api, name="Inner", rule='segment "Big"')
+    edit = {"version": 1, "rule": 'bet_count_7d > 1 or segment "Inner"'}
+    answer = await api.client.patch(f"{PATH}/{big['id']}", json=edit)
+    assert "circle" in problem_of(answer, 422, "invalid_rule")["message"]
+    for rule in ('segment "Nobody"', 'segment "Other brand"'):
+        answer = await api.client.post(PATH, json={"name": "x", "rule": rule})
+        problem_of(answer, 422, "invalid_rule")
+    assert (await read(api, inner["id"]))["version"] == 1
+    await api.client.delete(f"{PATH}/{inner['id']}")
+    assert (await api.client.delete(f"{PATH}/{big['id']}")).status_code == 200
+
+
+async def test_a_rule_that_would_make_those_that_name_it_too_large_is_refused(api: Api) -> None:
+    big = await make(api)
+    half = "bet_count_7d in (" + ", ".join(map(str, range(120))) + ")"
+    await make(api, name="Inner", rule=f'{half} or segment "Big"')
+    answer = await api.client.patch(f"{PATH}/{big['id']}", json={"version": 1, "rule": half})
+    assert '"Inner" is too large' in problem_of(answer, 422, "invalid_rule")["message"]
+
+
+async def test_a_list_that_a_rule_names_is_used_and_keeps_its_name(api: Api) -> None:
+    vip = await imported(api, "p1")
+    made = await make(api, rule='list "VIP" or segment "VIP"')
+    assert made["rule"] == f'list "VIP" or segment "{vip["id"]}"'
+    assert made["size"] is None  # no owner has loaded the list yet
+    path = f"{PATH}/{vip['id']}"
+    assert [one["name"] for one in (await read(api, f"{vip['id']}/usage"))["items"]] == ["Big"]
+    renamed = await api.client.patch(path, json={"version": 1, "name": "x"})
+    problem_of(renamed, 409, "segment_in_use")
+    problem_of(await api.client.delete(path), 409, "segment_in_use")
+
+
 async def test_why_shows_every_term_with_its_value(api: Api) -> None:
     rule = (
         "stake_amount_lifetime >= 20 and not (days_since_last_deposit > 3 or "

@@ -12,11 +12,11 @@ from crm.domain.errors import InvalidRule, ShardsWarming
 from crm.domain.ports import Count
 from crm.domain.saved_segments import Once, SavedSegment, SegmentSize
 from crm.services.segment_sizes import measure_due
-from tests.support.builders import NOON
+from tests.support.builders import NOON, a_brand
 from tests.support.clock import Clock
 
 HOUR = timedelta(hours=1)
-BRANDS = {"demo"}
+BRANDS = {"demo": a_brand()}
 
 
 class Counted:
@@ -79,7 +79,9 @@ async def test_a_rule_that_cannot_be_read_any_more_holds_up_no_other(clock: Cloc
 async def test_a_segment_of_a_brand_that_is_gone_holds_up_no_other(clock: Clock) -> None:
     store = await a_store("bet_count_7d > 1")
     clock.move(hours=2)
-    assert await measure_due(store, Counted(clock), {"other"}, clock, HOUR) == 0
+    assert (
+        await measure_due(store, Counted(clock), {"other": a_brand(id="other")}, clock, HOUR) == 0
+    )
 
 
 async def test_what_was_not_measured_is_still_due(clock: Clock) -> None:
