@@ -12,20 +12,33 @@ import msgspec
 import ray
 import structlog
 
-from actors.wire import AppendCall, ColumnsPart, CountPart, FeaturesOf, OwnerState, encode
+from actors.wire import (
+    AppendCall,
+    ColumnsPart,
+    CountPart,
+    FeaturesOf,
+    KnownPart,
+    MembersPart,
+    OwnerState,
+    encode,
+)
 from crm.adapters import clock
 from crm.adapters.lake import Lake
 from crm.adapters.past import LakeAndLog
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
+from crm.adapters.postgres.segments import PostgresSegments
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
-from crm.domain.ports import PlayerFeatures, ShardFeatures
+from crm.domain.ports import Explained, PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
 from crm.services.player_features import columns_of, player_features, shard_features
+from crm.services.segment_members import MemberPages, known
+from crm.services.segment_why import explained
 from crm.services.segments import matching
 from crm.services.shard_owner import ShardOwner, Stores
+from crm.services.watched_segments import WatchedSegments
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +65,7 @@ class FeatureShard:
         self._owner: ShardOwner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._decoder = msgspec.msgpack.Decoder(AppendCall)
+        self._members = MemberPages()
 
     @ray.method
     async def start(self, spec: OwnerSpec, shards: Sequence[int]) -> OwnerState:
@@ -121,6 +135,32 @@ class FeatureShard:
         return CountPart(table.now_us, dict(owner.epochs), *matching(table, brand, rule))
 
     @ray.method
+    async def members(
+        self, brand: Brand, rule: str, after: str, limit: int, as_of_us: int
+    ) -> MembersPart:
+        """Return the first players after `after` that match, at `as_of_us` or later, in order."""
+        owner = self._ready()
+        table = await owner.table(brand.id, from_us(as_of_us))
+        found = self._members.page(table, brand, rule, after, limit)
+        return MembersPart(table.now_us, dict(owner.epochs), found)
+
+    @ray.method
+    async def known(self, brand: str, player_ids: Sequence[str], as_of_us: int) -> KnownPart:
+        """Count those of `player_ids` that are here."""
+        owner = self._ready()
+        table = await owner.table(brand, from_us(as_of_us))
+        return KnownPart(table.now_us, dict(owner.epochs), known(table, player_ids))
+
+    @ray.method
+    async def explain(self, brand: Brand, rule: str, player_id: str, shard: int) -> Explained:
+        """Explain a rule for a player, live."""
+        owner = self._ready()
+        table = await owner.table(brand.id)
+        if not owner.owns(shard):
+            raise ShardsWarming("this shard has another owner")
+        return explained(table, brand, rule, player_id, shard, owner.epochs[shard])
+
+    @ray.method
     async def columns(self, brand: str, names: Sequence[str], as_of_us: int) -> ColumnsPart:
         """Return features of all players of `brand`, at `as_of_us` or later."""
         owner = self._ready()
@@ -169,12 +209,14 @@ def _give_up_if_it_failed(owner: ShardOwner, task: asyncio.Task[None]) -> None:
 
 def _stores(spec: OwnerSpec) -> Stores:
     lake, history = Lake(spec.lake_uri), PostgresEventLog(spec.dsn, clock.now)
+    segments = PostgresSegments(Pool(spec.dsn, most=1))
     return Stores(
         log=PostgresEventLog(spec.dsn, clock.now),
         side=PostgresEventLog(spec.dsn, clock.now),
         history=history,
         past=LakeAndLog(history, PostgresManifest(Pool(spec.dsn, most=1)), lake),
         files=lake,
+        segments=WatchedSegments(segments, spec.brands),
     )
 
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from heapq import merge
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,14 +19,31 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.owners import Routes, Slot
 from actors.processes import NAMESPACE, Handle
 from actors.supervisor import NAME, Supervisor
-from actors.wire import AppendCall, ColumnsPart, CountPart, FeaturesOf, decode_verdicts, encode
+from actors.wire import (
+    AppendCall,
+    ColumnsPart,
+    CountPart,
+    FeaturesOf,
+    KnownPart,
+    MembersPart,
+    decode_verdicts,
+    encode,
+)
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
-from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures, ShardFeatures
+from crm.domain.ports import (
+    Columns,
+    Count,
+    EventLog,
+    Explained,
+    Members,
+    PlayerFeatures,
+    ShardFeatures,
+)
 from crm.domain.shards import SHARDS, shard_of
 from crm.domain.times import from_us, to_us
 from crm.services.coalescing import Coalescer
@@ -42,7 +61,7 @@ READS_A_CALL = 16  # a call costs more than a read; an owner does nothing else m
 LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks
 MOMENTS_TRIED = 6
 Result = TypeVar("Result")
-Part = TypeVar("Part", CountPart, ColumnsPart)
+Part = TypeVar("Part", CountPart, ColumnsPart, MembersPart, KnownPart)
 Found = PlayerFeatures | CrmError
 
 
@@ -174,6 +193,41 @@ class ShardGateway:
             as_of=from_us(parts[0].as_of_us),
             sample=sorted(sample)[:SAMPLE],
         )
+
+    async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
+        """Return the first players after `after` that match, of all shards at one moment."""
+
+        def ask(handle: Handle, as_of_us: int) -> Awaitable[MembersPart]:
+            return handle.members.remote(self._brands[brand], rule, after, limit, as_of_us)
+
+        parts = await self._patiently(partial(self._all_owners, ask))
+        in_order = merge(*[part.player_ids for part in parts])
+        return Members(from_us(parts[0].as_of_us), list(islice(in_order, limit)))
+
+    async def known(self, brand: str, player_ids: Sequence[str]) -> int:
+        """Count those of `player_ids` that some owner knows."""
+
+        def ask(handle: Handle, as_of_us: int) -> Awaitable[KnownPart]:
+            return handle.known.remote(brand, player_ids, as_of_us)
+
+        return sum(part.known for part in await self._patiently(partial(self._all_owners, ask)))
+
+    async def explain(self, brand: str, rule: str, player_id: str) -> Explained:
+        """Explain a rule for a player, live; raises PlayerNotFound, InvalidRule."""
+        shard = shard_of(brand, player_id)
+
+        async def attempt() -> Explained:
+            slot = (await self._known_routes()).slot_of[shard]
+            of_brand = self._brands[brand]
+            found = await self._ask(
+                slot, lambda owner: owner.explain.remote(of_brand, rule, player_id, shard)
+            )
+            routes = await self._known_routes()
+            if found.epoch < routes.slots[routes.slot_of[shard]].state.epochs.get(shard, 0):
+                raise ShardsWarming("an answer of a former owner")
+            return found
+
+        return await self._patiently(attempt)
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand at one moment."""

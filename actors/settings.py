@@ -1,4 +1,4 @@
-"""How many shard owners there are and how closely they are watched."""
+"""How many shard owners there are, how closely they are watched, and what is done on the side."""
 
 from dataclasses import dataclass
 
@@ -16,3 +16,10 @@ class ShardSettings:
     misses: int = 3
     snapshot_age_s: float = 15.0
     coalesce: bool = True
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """Each live segment is counted every `size_every_s` seconds, for the curve of its size."""
+
+    size_every_s: float = 3_600.0

@@ -66,3 +66,21 @@ class ColumnsPart:
     player_ids: list[str]
     values: dict[str, NDArray[np.int64]]
     missing: dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class MembersPart:
+    """One owner's part of a page of players, in order; `epochs` says which shards it looked at."""
+
+    as_of_us: int
+    epochs: dict[int, int]
+    player_ids: list[str]
+
+
+@dataclass(frozen=True)
+class KnownPart:
+    """How many players one owner knows; `epochs` says of which shards."""
+
+    as_of_us: int
+    epochs: dict[int, int]
+    known: int

@@ -203,7 +203,7 @@ class Service:
 
     def _start_workload(self, settings: Settings) -> None:
         """Start the shard owners and the API; return when it says that it is ready."""
-        from actors import lake_keeper, supervisor
+        from actors import lake_keeper, segment_keeper, supervisor
         from actors.owners import SupervisorSpec
         from configs.brands import load_brands
         from crm.adapters.postgres.brands import register
@@ -222,6 +222,7 @@ class Service:
         with _step("the feature shards do not start"):
             supervisor.start(SupervisorSpec(brands, dsn, lake, settings.shards))
             lake_keeper.start(lake_keeper.LakeSpec(dsn, settings.lake))
+            segment_keeper.start(segment_keeper.SegmentsSpec(brands, dsn, settings.segments))
         self._report.say("starting the API")
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
@@ -266,11 +267,12 @@ class Service:
         if self._demo is not None:
             _quietly(self._demo.stop)
         if self._serving:
-            from actors import lake_keeper, supervisor
+            from actors import lake_keeper, segment_keeper, supervisor
             from deployments import serving
 
             _quietly(serving.stop)
             _quietly(lake_keeper.stop)
+            _quietly(segment_keeper.stop)
             _quietly(supervisor.stop)
         if "ray" in sys.modules:
             _quietly(ray_runtime.stop)

@@ -15,7 +15,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from actors.settings import ShardSettings
+from actors.settings import SegmentSettings, ShardSettings
 from cluster.settings import DemoSettings, RaySettings
 from crm.adapters.lake import LakeSettings
 from crm.adapters.postgres.settings import PostgresSettings
@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     lake: LakeSettings = Field(default_factory=LakeSettings)
     vault: VaultSettings = Field(default_factory=VaultSettings)
     shards: ShardSettings = Field(default_factory=ShardSettings)
+    segments: SegmentSettings = Field(default_factory=SegmentSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     demo: DemoSettings = Field(default_factory=DemoSettings)

@@ -35,7 +35,7 @@ def apply(
     brands = load_brands(settings.brands_dir)  # a wrong file is told before anything is touched
     rates = load_rates(settings.rates_file, brands.values())
     with connected() as running, ExitStack() as stack:
-        from actors import supervisor
+        from actors import segment_keeper, supervisor
         from deployments import serving
         from deployments.api.deployment import ApiSpec
 
@@ -50,6 +50,8 @@ def apply(
             running.shards.coalesce,
         )
         serving.start(running.api, spec)
+        dsn = str(running.postgres.dsn)
+        segment_keeper.start(segment_keeper.SegmentsSpec(brands, dsn, running.segments))
     if json:
         emit_json({"brands": sorted(brands), "longest_pause_s": round(done.longest_pause_s, 3)})
     else:

@@ -7,19 +7,21 @@ from typing import Annotated
 
 import typer
 
+from cluster.commands import saved_segments
 from cluster.commands.support import connected, emit_json
 
-_segments = typer.Typer(help="Ask about segments.", no_args_is_help=True)
+_segments = typer.Typer(help="Count, save and list segments.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add `segments` and what belongs to it to `app`."""
+    saved_segments.add_to(_segments)
     app.add_typer(_segments, name="segments")
 
 
 @_segments.callback()
 def segments() -> None:
-    """Ask about segments."""
+    """Count, save and list segments."""
 
 
 @_segments.command("count")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from crm.domain.appending import Group, plan_append
 from crm.domain.errors import CommitUnknown, DatabaseAway
 from crm.domain.events import LoggedEvent
-from crm.domain.membership import LiveSegments, Transition
+from crm.domain.membership import Transition, Watched
 from crm.domain.ports import Appended, Claim, SnapshotName
 from crm.domain.shards import SHARDS
 from crm.domain.telling import SILENCE, Telling
@@ -135,14 +135,14 @@ class MemoryEventLog:
             raise DatabaseAway("the store is away")
 
 
-class MemoryLiveSegments:
+class MemoryWatched:
     """Live segments as they are set; each change raises the revision."""
 
-    def __init__(self, live: LiveSegments | None = None) -> None:
-        self._live = live or LiveSegments()
+    def __init__(self, live: Watched | None = None) -> None:
+        self._live = live or Watched()
         self._revision = 0
 
-    def set(self, live: LiveSegments) -> None:
+    def set(self, live: Watched) -> None:
         """Have these live."""
         self._live = live
         self._revision += 1
@@ -151,7 +151,7 @@ class MemoryLiveSegments:
         """Return how often they were set."""
         return self._revision
 
-    async def live(self) -> LiveSegments:
+    async def live(self) -> Watched:
         """Return them."""
         return self._live
 

@@ -155,3 +155,73 @@ class ResizeRefused(CrmError):
     """The shard owners cannot be so many, or not now; nothing was changed."""
 
     code = "resize_refused"
+
+
+class SegmentNotFound(CrmError):
+    """No saved segment has this id."""
+
+    code = "segment_not_found"
+
+
+class SegmentNameTaken(CrmError):
+    """Another segment of the brand that is not archived has this name."""
+
+    code = "segment_name_taken"
+
+
+class SegmentChanged(CrmError):
+    """A segment is at another version than the one that the caller has read."""
+
+    code = "segment_changed"
+
+
+class SegmentArchived(CrmError):
+    """An archived segment is not changed any more."""
+
+    code = "segment_archived"
+
+
+class SegmentInUse(CrmError):
+    """What relies on a segment by its name would be left without it."""
+
+    code = "segment_in_use"
+
+
+class InvalidSegment(CrmError):
+    """A segment cannot be saved like this; the message names the field."""
+
+    code = "invalid_segment"
+
+
+class InvalidList(CrmError):
+    """An imported list names no player, or cannot be read; `lines` say where, and why."""
+
+    code = "invalid_list"
+
+    def __init__(self, message: str, lines: tuple[tuple[int, str], ...] = ()) -> None:
+        super().__init__(message, lines)
+        self.lines = lines
+
+
+class UnknownFormat(CrmError):
+    """A body is of a media type that the route does not read."""
+
+    code = "unsupported_media_type"
+
+
+class InvalidCursor(CrmError):
+    """A cursor is not one that this list has given."""
+
+    code = "invalid_cursor"
+
+
+class InvalidKey(CrmError):
+    """An Idempotency-Key is empty, too long or not printable ASCII."""
+
+    code = "invalid_idempotency_key"
+
+
+class KeyReused(CrmError):
+    """An Idempotency-Key came with another request than the first time."""
+
+    code = "idempotency_key_reused"

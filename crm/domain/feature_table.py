@@ -292,6 +292,11 @@ class FeatureTable:
         return list(self._row) if self.dead_rows else self._ids
 
     @property
+    def ids(self) -> Sequence[str]:
+        """The player of each row; "" where it is dead."""
+        return self._ids
+
+    @property
     def dead_rows(self) -> int:
         """How many rows are of shards that were dropped: they are left out of every answer."""
         return len(self._ids) - len(self._row)

@@ -29,7 +29,7 @@ _HOUR_US = 3_600_000_000
 TOO_LATE = timedelta(hours=72)
 
 
-class LiveSegment(msgspec.Struct, frozen=True):
+class WatchedSegment(msgspec.Struct, frozen=True):
     """A version of a saved segment; its rule refers to no other segment.
 
     `lists` are the lists that it asks, with their versions.
@@ -41,12 +41,12 @@ class LiveSegment(msgspec.Struct, frozen=True):
     lists: tuple[tuple[str, int], ...] = ()
 
 
-class LiveSegments:
+class Watched:
     """What is live, by brand, and the players of the lists that its rules name."""
 
     def __init__(
         self,
-        segments: Mapping[str, Sequence[LiveSegment]] | None = None,
+        segments: Mapping[str, Sequence[WatchedSegment]] | None = None,
         lists: Mapping[str, Mapping[str, Collection[str]]] | None = None,
     ) -> None:
         self.segments = segments or {}
@@ -113,7 +113,7 @@ class Caused(NamedTuple):
 
     transitions: list[Transition]
     player_ids: list[str]
-    members: Mapping[LiveSegment, Mask]  # over `player_ids`
+    members: Mapping[WatchedSegment, Mask]  # over `player_ids`
     now_us: int
     today: int
 
@@ -129,14 +129,14 @@ class Membership:
     def __init__(self, brand: Brand, table: FeatureTable) -> None:
         self._brand = brand
         self.table = table
-        self._segments: dict[str, LiveSegment] = {}
+        self._segments: dict[str, WatchedSegment] = {}
         self._members: dict[str, Mask] = {}  # by segment and row
         self._deadlines: dict[str, Deadlines] = {}  # by the feature that counts days since
         table.moved = []
 
     # --- which segments are live ----------------------------------------------------------------
 
-    def use(self, segments: Iterable[LiveSegment]) -> None:
+    def use(self, segments: Iterable[WatchedSegment]) -> None:
         """Have just these segments live; the members of new versions are in from the beginning."""
         wanted = {segment.id: segment for segment in segments}
         rows = self.table.living_rows()
@@ -181,7 +181,7 @@ class Membership:
         told = ~np.array([_is_silent(event) for event, _ in ordered])
         last = np.roll(places.rank == 0, -1)  # before another player's first
         columns, transitions = _ReadOnce(staged), list[Transition]()
-        members: dict[LiveSegment, Mask] = {}
+        members: dict[WatchedSegment, Mask] = {}
         for segment in self._segments.values():
             after = compile_mask(segment.rule, self._brand, columns, len(ordered))
             before = np.roll(after, 1)
@@ -306,7 +306,7 @@ class Membership:
             for id_, members in self._members.items()
         }
 
-    def _is_member(self, segment: LiveSegment, rows: Ints) -> Mask:
+    def _is_member(self, segment: WatchedSegment, rows: Ints) -> Mask:
         return (rows >= 0) & self._members[segment.id][np.maximum(rows, 0)]
 
     def _living(self, player_ids: Iterable[str]) -> Ints:
@@ -321,7 +321,7 @@ class Membership:
 
     def _transition(
         self,
-        segment: LiveSegment,
+        segment: WatchedSegment,
         shard: int,
         player_id: str,
         entered: bool,

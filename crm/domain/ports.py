@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crm.domain.appending import Group, Verdict
 from crm.domain.events import LoggedEvent
 from crm.domain.lake_files import LakeFile
+from crm.domain.saved_segments import Why
 from crm.domain.telling import SILENCE, Telling
 
 
@@ -63,6 +64,22 @@ class Count(msgspec.Struct):
     sample: list[str]
 
 
+class Members(msgspec.Struct):
+    """Players who match a rule at one `as_of`, in the order of their ids."""
+
+    as_of: datetime
+    player_ids: list[str]
+
+
+class Explained(msgspec.Struct):
+    """Why a player matches a rule at `as_of`, or does not."""
+
+    shard: int
+    epoch: int
+    as_of: datetime
+    why: Why
+
+
 class FeatureShards(Protocol):
     """The owners of all virtual shards, as one."""
 
@@ -79,6 +96,18 @@ class FeatureShards(Protocol):
 
     async def count(self, brand: str, rule: str) -> Count:
         """Count the players that match a rule (text), live; raises InvalidRule, ShardsWarming."""
+
+    async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
+        """Return the first `limit` players after `after` that match a rule (text), live, in order.
+
+        Raises InvalidRule, ShardsWarming.
+        """
+
+    async def explain(self, brand: str, rule: str, player_id: str) -> Explained:
+        """Explain a rule (text) for a player; raises PlayerNotFound, InvalidRule, ShardsWarming."""
+
+    async def known(self, brand: str, player_ids: Sequence[str]) -> int:
+        """Count those of `player_ids` that any event has told of; raises ShardsWarming."""
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand, live; raises ShardsWarming."""

@@ -68,6 +68,11 @@ def for_reading(brand: Brand, values: Mapping[str, int | None]) -> dict[str, Wri
     }
 
 
+def written(brand: Brand, feature: Feature, value: int | None) -> Written:
+    """Write one value of a feature, as `for_reading` does; None is missing."""
+    return None if value is None else _writer(brand, feature)(value)
+
+
 @lru_cache(maxsize=1_024)
 def _writers(brand: Brand) -> Mapping[str, Callable[[int], Written]]:
     features = features_of(brand).features.items()

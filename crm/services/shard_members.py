@@ -7,7 +7,7 @@ from typing import Protocol
 
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
-from crm.domain.membership import Caused, LiveSegments, Membership, Transition
+from crm.domain.membership import Caused, Membership, Transition, Watched
 from crm.domain.telling import Told
 from crm.services.shard_tables import ShardTables
 
@@ -18,7 +18,7 @@ class SegmentSource(Protocol):
     async def revision(self) -> int:
         """Return a number that rises with every change to any segment."""
 
-    async def live(self) -> LiveSegments:
+    async def live(self) -> Watched:
         """Return all that are live."""
 
 
@@ -27,7 +27,7 @@ class ShardMembers:
 
     def __init__(self, owner: str, brands: Mapping[str, Brand], tables: ShardTables) -> None:
         self.tables = tables
-        self.live = LiveSegments()
+        self.live = Watched()
         self.told_us = 0  # up to here all is written
         self._owner = owner
         self._brands = brands
@@ -36,7 +36,7 @@ class ShardMembers:
         self._arrived: set[int] = set()
         self._must_tell = False
 
-    def use(self, live: LiveSegments) -> None:
+    def use(self, live: Watched) -> None:
         """Have these segments live: whoever is in then, has not entered."""
         self.live = live
         for brand in {*self._of, *live.segments}:

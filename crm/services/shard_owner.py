@@ -25,7 +25,7 @@ from crm.domain.errors import (
 )
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
-from crm.domain.membership import LiveSegments
+from crm.domain.membership import Watched
 from crm.domain.ports import Appended, Claim, EventLog, Files, Past, SnapshotName
 from crm.domain.times import from_us, to_us
 from crm.services.measure_backfill import MeasureBackfill
@@ -88,9 +88,7 @@ class ShardOwner:
         self._arriving: dict[int, int] = {}  # epochs of shards that are claimed, not yet served
         self._tables = ShardTables(brands, now)
         self._members = ShardMembers(name, brands, self._tables)
-        self._live: tuple[int, LiveSegments] | None = (
-            None  # with their revision
-        )
+        self._live: tuple[int, Watched] | None = None  # with their revision
         self._writing = asyncio.Lock()
         self._snapshot_seqs: dict[int, int] = {}
         self._backfill = MeasureBackfill(ShardTables(brands, now))

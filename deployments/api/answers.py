@@ -17,13 +17,13 @@ def json(body: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
-def answers(body: type, *codes: str) -> dict[int | str, dict[str, Any]]:
+def answers(body: type, *codes: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """Return a route's `responses`: the body's type, and its problems by the contract's codes."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(STATUS[code], []).append(code)
     done = {"description": "Done.", "content": {"application/json": _of(body)}}
-    return {200: done, **{status: problems(*named) for status, named in by_status.items()}}
+    return {status: done, **{found: problems(*named) for found, named in by_status.items()}}
 
 
 def problems(*codes: str) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from crm.domain.saved_segments import SavedSegment
 from crm.services.clustering import PlayerCluster
 from crm.services.ingest import IngestReport
+from crm.services.saved_segments import WhyAnswer
 from deployments.api.answers import REF, problems
 from deployments.api.clusters import ClusterList
 from deployments.api.events import event_schema
@@ -17,6 +19,14 @@ from deployments.api.guard import OPEN
 from deployments.api.health import Health, Readiness
 from deployments.api.players import FeatureList, FeaturesOfPlayer, Player
 from deployments.api.problems import Problem
+from deployments.api.saved_segments import (
+    ListedSegment,
+    SegmentList,
+    SizeList,
+    UseList,
+    VersionList,
+)
+from deployments.api.segment_members import MemberList
 from deployments.api.segments import SegmentPreview
 
 _TYPES = (
@@ -25,17 +35,25 @@ _TYPES = (
     FeaturesOfPlayer,
     Health,
     IngestReport,
+    ListedSegment,
+    MemberList,
     Player,
     PlayerCluster,
     Problem,
     Readiness,
+    SavedSegment,
+    SegmentList,
     SegmentPreview,
+    SizeList,
+    UseList,
+    VersionList,
+    WhyAnswer,
 )
 _TAGS = [
     {"name": "events", "description": "What players did, as it happens."},
     {"name": "players", "description": "One player, live."},
     {"name": "features", "description": "What is known of every player."},
-    {"name": "segments", "description": "Players by rule."},
+    {"name": "segments", "description": "Players by rule, or on a list."},
     {"name": "clusters", "description": "Players by likeness."},
     {"name": "health", "description": "The state of the service; no key is needed."},
 ]

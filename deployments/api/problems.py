@@ -12,21 +12,32 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from crm.domain.errors import CrmError, InvalidRule
+from crm.domain.errors import CrmError, InvalidList, InvalidRule
 from crm.domain.personal import holds_card, looks_personal
 
 STATUS = {
     "invalid_json": 400,
+    "invalid_idempotency_key": 400,
     "unauthorized": 401,
     "unknown_brand": 404,
     "player_not_found": 404,
     "clusters_not_found": 404,
+    "segment_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "slow_body": 408,
+    "segment_archived": 409,
+    "segment_changed": 409,
+    "segment_in_use": 409,
+    "segment_name_taken": 409,
     "too_large": 413,
     "too_many_events": 413,
+    "unsupported_media_type": 415,
+    "idempotency_key_reused": 422,
+    "invalid_cursor": 422,
+    "invalid_list": 422,
     "invalid_rule": 422,
+    "invalid_segment": 422,
     "invalid_field": 422,
     "internal": 500,
     "warming": 503,
@@ -104,6 +115,9 @@ def _of(error: Exception) -> Response:
     """Return the problem that a named fact is."""
     if isinstance(error, InvalidRule):
         return problem(error.code, error.message, position=error.position)
+    if isinstance(error, InvalidList) and error.lines:
+        faults = [Fault(f"line {line}", message) for line, message in error.lines]
+        return problem(error.code, error.message, errors=faults)
     if isinstance(error, CrmError):
         return problem(error.code, error.message)
     raise error

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm.adapters.memory import MemoryLiveSegments, MemoryEventLog, MemoryFiles
+from crm.adapters.memory import MemoryEventLog, MemoryFiles, MemoryWatched
 from crm.domain.brands import Brand
 from crm.domain.errors import DatabaseAway, LogGap
 from crm.domain.event_columns import EventColumns
@@ -120,7 +120,7 @@ def _owner(
 async def _play(case: Case) -> tuple[dict[int, TableSlice], datetime]:
     """One owner with the measures of then hands its shards to one with those of now."""
     log, files, clock = MemoryEventLog(), MemoryFiles(), Clock(case.begin)
-    stores = Stores(log, log, log, log, files, MemoryLiveSegments())
+    stores = Stores(log, log, log, log, files, MemoryWatched())
     before = _owner(case, case.then, stores, clock)
     past = Stumbling(log) if case.stumbles else log
     after = _owner(case, case.now, replace(stores, past=past), clock)
@@ -185,7 +185,7 @@ async def test_an_event_that_a_quiet_shards_snapshot_keeps_for_later_counts_once
 async def test_a_past_that_lacks_an_event_is_never_counted_in_silence() -> None:
     brand = a_brand()
     log, files, clock = MemoryEventLog(), MemoryFiles(), Clock(NOON)
-    stores = Stores(log, log, log, log, files, MemoryLiveSegments())
+    stores = Stores(log, log, log, log, files, MemoryWatched())
     case = Case(brand, (), OWN[:1], NOON, (([], 0), ([], 0), ([], 0)), False, False)
     before, after = (_owner(case, measures, stores, clock) for measures in ((), OWN[:1]))
     await before.adopt(range(SHARDS))

@@ -14,7 +14,7 @@ from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
-from crm.domain.membership import LiveSegment, Membership, Transition
+from crm.domain.membership import Membership, Transition, WatchedSegment
 from crm.domain.rule_text import parse
 from crm.domain.times import from_us, to_us
 from tests.support.brute_force import features_of as features_by_definition
@@ -36,7 +36,7 @@ class _World:
 
     def use(self) -> None:
         self.membership.use(
-            LiveSegment(f"s{n}", 1, parse(text, self.brand))
+            WatchedSegment(f"s{n}", 1, parse(text, self.brand))
             for n, (text, _) in enumerate(self.rules)
         )
         self.in_ = self.members()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm.adapters.memory import MemoryLiveSegments, MemoryEventLog, MemoryFiles
+from crm.adapters.memory import MemoryEventLog, MemoryFiles, MemoryWatched
 from crm.domain.brands import Brand
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
@@ -56,9 +56,7 @@ class Crew:
         self._writers: list[asyncio.Task[None]] = []
 
     def _owner(self, number: int) -> ShardOwner:
-        stores = Stores(
-            self._log, self._log, self._log, self._log, self._files, MemoryLiveSegments()
-        )
+        stores = Stores(self._log, self._log, self._log, self._log, self._files, MemoryWatched())
         brands_ = {self._brand.id: self._brand}
         return ShardOwner(f"owner-{number}", brands_, stores, self._clock, _no_pause)
 

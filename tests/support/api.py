@@ -16,12 +16,14 @@ from fastapi import FastAPI
 
 from crm.adapters.memory import MemoryEventLog
 from crm.adapters.memory_clustering import MemoryClusterStore
+from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.vault import FileKeyVault
 from crm.domain.errors import DatabaseAway
 from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
 from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
+from crm.services.saved_segments import SavedSegments, new_segment_id
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
@@ -89,6 +91,7 @@ class Api:
     keys: MemoryKeys
     clusters: MemoryClusterStore
     vault: FileKeyVault
+    segments: MemorySegments
 
     async def send(self, *events: object, **params: str) -> httpx.Response:
         """Post events."""
@@ -130,6 +133,7 @@ async def an_api(
     brands = {brand.id: brand for brand in (a_brand(), other)}
     clock, log, vault = Clock(NOON), MemoryEventLog(), FileKeyVault(b"k" * 32)
     quarantine, keys, clusters = MemoryQuarantine(), MemoryKeys(KEY), MemoryClusterStore()
+    segments = MemorySegments()
     async with an_owner(log, clock, brands=brands) as owner:
         shards = shards or LocalShards(owner, brands)
         services = Services(
@@ -137,13 +141,14 @@ async def an_api(
             ingest=Ingest(Door(brands, vault, rates or Rates()), shards, quarantine, clock),
             shards=shards,
             clusters=clusters,
+            segments=SavedSegments(segments, shards, brands, clock, new_segment_id),
             keys=KnownKeys(keys, lambda: clock.seconds),
             checks=checks or {"postgres": _ok, "shards": _ok, "redis": _ok},
             needed=frozenset({"postgres", "shards"}),
         )
         app = create_app(services)
         async with a_client(app, {"authorization": f"Bearer {KEY}"}) as client:
-            yield Api(app, client, clock, log, quarantine, keys, clusters, vault)
+            yield Api(app, client, clock, log, quarantine, keys, clusters, vault, segments)
 
 
 def a_client(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:

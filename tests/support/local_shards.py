@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
-from crm.domain.ports import Columns, Count, PlayerFeatures, ShardFeatures
+from crm.domain.ports import Columns, Count, Explained, Members, PlayerFeatures, ShardFeatures
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
 from crm.services.player_features import columns_of, player_features, shard_features
+from crm.services.segment_members import MemberPages, known
+from crm.services.segment_why import explained
 from crm.services.segments import matching
 from crm.services.shard_owner import ShardOwner
 
@@ -24,6 +26,7 @@ class LocalShards:
     def __init__(self, owner: ShardOwner, brands: Mapping[str, Brand]) -> None:
         self.owner = owner
         self._brands = brands
+        self._members = MemberPages()
 
     async def append(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         """Store events durably; return a verdict per event, in order."""
@@ -43,6 +46,23 @@ class LocalShards:
         table = await self.owner.table(brand)
         found = matching(table, self._brands[brand], rule)
         return Count(found.matches, found.total, from_us(table.now_us), sorted(found.sample))
+
+    async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
+        """Return the first players after `after` that match."""
+        table = await self.owner.table(brand)
+        found = self._members.page(table, self._brands[brand], rule, after, limit)
+        return Members(from_us(table.now_us), found)
+
+    async def known(self, brand: str, player_ids: Sequence[str]) -> int:
+        """Count those of `player_ids` that are here."""
+        return known(await self.owner.table(brand), player_ids)
+
+    async def explain(self, brand: str, rule: str, player_id: str) -> Explained:
+        """Explain a rule for a player."""
+        shard = shard_of(brand, player_id)
+        table = await self.owner.table(brand)
+        epoch = self.owner.epochs[shard]
+        return explained(table, self._brands[brand], rule, player_id, shard, epoch)
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand."""

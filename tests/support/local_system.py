@@ -9,14 +9,16 @@ from datetime import datetime
 
 import httpx
 
-from crm.adapters.memory import MemoryLiveSegments, MemoryFiles
+from crm.adapters.memory import MemoryFiles, MemoryWatched
 from crm.adapters.memory_clustering import MemoryClusterStore
+from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.quarantine import PostgresQuarantine
 from crm.domain.events import Door
 from crm.domain.shards import SHARDS
 from crm.services.ingest import Ingest
+from crm.services.saved_segments import SavedSegments, new_segment_id
 from crm.services.shard_owner import ShardOwner, Stores
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
@@ -68,6 +70,7 @@ async def a_local_system(
             ingest=Ingest(Door(BRANDS, OpenVault()), shards, PostgresQuarantine(pool), now),
             shards=shards,
             clusters=MemoryClusterStore(),
+            segments=SavedSegments(MemorySegments(), shards, BRANDS, now, new_segment_id),
             keys=KnownKeys(MemoryKeys(KEY), lambda: 0.0),
             checks={},
             needed=frozenset(),
@@ -82,7 +85,9 @@ async def _an_owner(
     dsn: str, log_dsn: str, now: Callable[[], datetime], files: MemoryFiles
 ) -> AsyncIterator[ShardOwner]:
     log, side, history = [PostgresEventLog(to, now) for to in (log_dsn or dsn, dsn, dsn)]
-    owner = ShardOwner("owner", BRANDS, Stores(log, side, history, history, files, MemoryLiveSegments()), now)
+    owner = ShardOwner(
+        "owner", BRANDS, Stores(log, side, history, history, files, MemoryWatched()), now
+    )
     try:
         async with running(owner, range(SHARDS)):
             yield owner

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
-from crm.adapters.memory import MemoryFiles, MemoryLiveSegments
+from crm.adapters.memory import MemoryFiles, MemoryWatched
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import EventLog, Files, Past
@@ -35,7 +35,7 @@ async def an_owner(  # noqa: PLR0913 - what a test says of an owner, all but two
     name: str = "owner",
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""
-    source = segments or MemoryLiveSegments()
+    source = segments or MemoryWatched()
     stores = Stores(log, side or log, log, past or log, files or MemoryFiles(), source)
     owner = ShardOwner(name, brands or {"demo": a_brand()}, stores, now, _no_pause)
     async with running(owner, shards):

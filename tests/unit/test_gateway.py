@@ -14,10 +14,19 @@ from actors import gateway as module
 from actors.gateway import ShardGateway
 from actors.owners import Routes, Slot
 from actors.processes import Handle
-from actors.wire import AppendCall, CountPart, FeaturesOf, OwnerState, encode
+from actors.wire import (
+    AppendCall,
+    CountPart,
+    FeaturesOf,
+    KnownPart,
+    MembersPart,
+    OwnerState,
+    encode,
+)
 from crm.adapters.memory import MemoryEventLog
 from crm.domain.errors import CrmError, PlayerNotFound, ShardsWarming
-from crm.domain.ports import PlayerFeatures
+from crm.domain.ports import Explained, PlayerFeatures
+from crm.domain.saved_segments import Why
 from crm.domain.shards import SHARDS, shards_of_slot
 from crm.domain.times import from_us
 from tests.support.builders import NOON, a_brand, a_logged_event
@@ -69,6 +78,39 @@ class FakeOwner:
             return CountPart(as_of_us + ahead, self.epochs, 1, 10, [f"p{self.slot}"])
 
         return _Method(count)
+
+    @property
+    def members(self) -> _Method:
+        """Return its first players: even ones are the first owner's, odd ones the other's."""
+
+        async def members(
+            _brand: object, _rule: str, after: str, limit: int, as_of_us: int
+        ) -> MembersPart:
+            mine = [f"p{n}" for n in range(10) if n % 2 == self.slot and f"p{n}" > after]
+            return MembersPart(as_of_us, self.epochs, mine[:limit])
+
+        return _Method(members)
+
+    @property
+    def known(self) -> _Method:
+        """Know one player of those asked for."""
+
+        async def known(_brand: str, player_ids: Sequence[str], as_of_us: int) -> KnownPart:
+            return KnownPart(as_of_us, self.epochs, f"p{self.slot}" in player_ids)
+
+        return _Method(known)
+
+    @property
+    def explain(self) -> _Method:
+        """Explain in its own epoch."""
+
+        async def explain(_brand: object, _rule: str, player: str, shard: int) -> Explained:
+            epoch = self.epoch - self.of_former_times
+            if not player.startswith("p"):
+                raise PlayerNotFound("no such player")
+            return Explained(shard, epoch, NOON, Why("list", holds=True))
+
+        return _Method(explain)
 
     @property
     def features(self) -> _Method:
@@ -261,3 +303,35 @@ async def test_a_count_asks_no_owner_to_which_no_shard_belongs(system: Supervise
     slots = {0: _slot(system.owners[0]), 1: _slot(system.owners[1]), 2: _slot(Idle(2))}
     system.asked, system.later = 1, Routes(slots, system.slot_of)
     assert (await _gateway(system).count(BRAND.id, "exists first_bet_at")).count == 2
+
+
+async def test_a_page_of_members_is_merged_in_order_from_what_each_owner_has(
+    system: Supervised,
+) -> None:
+    gateway = _gateway(system)
+    found = await gateway.members(BRAND.id, "exists first_bet_at", "p1", 3)
+    assert found.player_ids == ["p2", "p3", "p4"]
+    found = await gateway.members(BRAND.id, "exists first_bet_at", "", 99)
+    assert found.player_ids == [f"p{n}" for n in range(10)]
+    assert await gateway.known(BRAND.id, ["p0", "p1", "p2"]) == 2
+    assert await gateway.known(BRAND.id, ["p1", "x"]) == 1
+
+
+async def test_members_of_a_former_epoch_are_not_believed(system: Supervised) -> None:
+    await system.log.claim([7], "a successor that nobody told of")
+    with pytest.raises(ShardsWarming, match="not every shard"):
+        await _gateway(system).members(BRAND.id, "exists first_bet_at", "", 3)
+    with pytest.raises(ShardsWarming, match="not every shard"):
+        await _gateway(system).known(BRAND.id, ["p1"])
+
+
+async def test_an_explanation_of_a_former_epoch_is_dropped_and_asked_again(
+    system: Supervised,
+) -> None:
+    system.owners[0].of_former_times = True
+    system.successors = {0: FakeOwner(0, epoch=2)}
+    player = next(f"p{n}" for n in range(99) if a_logged_event(player_id=f"p{n}").shard % 2 == 0)
+    gateway = _gateway(system)
+    assert (await gateway.explain(BRAND.id, "exists first_bet_at", player)).epoch == 2
+    with pytest.raises(PlayerNotFound):
+        await gateway.explain(BRAND.id, "exists first_bet_at", "nobody")

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
-from crm.domain.membership import LiveSegment, Membership, Transition
+from crm.domain.membership import Membership, Transition, WatchedSegment
 from crm.domain.rule_text import parse
 from crm.domain.times import to_us
 from tests.support.builders import NOON, a_brand, a_logged_event
@@ -23,7 +23,7 @@ class _Members:
     def __init__(self, rule: str, now: datetime = NOON) -> None:
         self.table = FeatureTable(BRAND.zone, to_us(now))
         self.membership = Membership(BRAND, self.table)
-        self.membership.use([LiveSegment("s", 1, parse(rule, BRAND))])
+        self.membership.use([WatchedSegment("s", 1, parse(rule, BRAND))])
         self.seq = 0
 
     def happens(
@@ -130,7 +130,7 @@ def test_a_clock_that_goes_on_while_an_event_is_written_misses_nothing() -> None
 def test_an_edit_moves_nobody_aloud() -> None:
     members = _Members("bet_count_lifetime >= 5")
     members.happens(a_logged_event(occurred_at=NOON))
-    members.membership.use([LiveSegment("s", 2, parse("bet_count_lifetime >= 1", BRAND))])
+    members.membership.use([WatchedSegment("s", 2, parse("bet_count_lifetime >= 1", BRAND))])
     assert members.membership.members() == {"s": {"p1"}}
     assert members.at(NOON + DAY) == []
     assert members.happens(a_logged_event(event_id="b", occurred_at=NOON)) == []

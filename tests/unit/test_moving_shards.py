@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from crm.adapters.memory import MemoryLiveSegments, MemoryEventLog, MemoryFiles
+from crm.adapters.memory import MemoryEventLog, MemoryFiles, MemoryWatched
 from crm.domain.appending import Group
 from crm.domain.errors import DatabaseAway, ShardsWarming
 from crm.domain.events import LoggedEvent
@@ -119,7 +119,7 @@ async def test_an_adoption_keeps_off_the_writers_connection(log: SlowLog, noon: 
 
     async with an_owner(log, noon, name="former") as former:
         await _append(former, _events(PLAYERS))
-    stores = Stores(Writer(), Writer(), log, log, MemoryFiles())
+    stores = Stores(Writer(), Writer(), log, log, MemoryFiles(), MemoryWatched())
     owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon)
     await owner.adopt(ALL, released=True)
     assert await _bets(owner) == {f"p{n}": 1 for n in range(PLAYERS)}
@@ -181,7 +181,7 @@ async def test_a_shard_whose_owner_has_let_go_is_not_waited_for(log: SlowLog, no
         waits.append(wait_s)
 
     await log.claim(sorted(ALL), "former")
-    stores = Stores(log, log, log, log, MemoryFiles(), MemoryLiveSegments())
+    stores = Stores(log, log, log, log, MemoryFiles(), MemoryWatched())
     owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon, wait)
     await owner.adopt(HERE, released=True)
     assert waits == []

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from crm.adapters.memory import MemoryLiveSegments, MemoryEventLog, MemoryFiles
+from crm.adapters.memory import MemoryEventLog, MemoryFiles, MemoryWatched
 from crm.domain.appending import Group
 from crm.domain.errors import (
     BrandNotFound,
@@ -345,7 +345,7 @@ async def test_a_successor_waits_until_no_former_owner_believes_itself(
         with pytest.raises(ShardsWarming):
             await owner.table("demo")
 
-    stores = Stores(log, log, log, log, MemoryFiles(), MemoryLiveSegments())
+    stores = Stores(log, log, log, log, MemoryFiles(), MemoryWatched())
     for name in ("first", "successor"):
         owner = ShardOwner(name, {"demo": a_brand()}, stores, noon, wait)
         await owner.adopt(range(SHARDS))

@@ -1,0 +1,90 @@
+"""Rules of saved segments: in their canonical form, and with what other segments put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from crm.domain.brands import Brand
+from crm.domain.errors import InvalidRule
+from crm.domain.rule_references import Known, by_id, resolve
+from crm.domain.rule_terms import InSegment, OnList
+from crm.domain.rule_text import parse, to_text
+from crm.domain.rules import Rule, leaves_of
+from crm.domain.saved_segments import LiveSegment
+from crm.domain.segments import from_tree
+
+
+class RuleForms(NamedTuple):
+    """A rule as it is saved (segments named by id), and as shards evaluate it; both as text.
+
+    One `on_lists` needs players of lists, which an owner may not have loaded yet.
+    """
+
+    saved: str
+    whole: str
+    on_lists: bool
+
+
+def forms(
+    rule: str | dict[str, Any], brand: Brand, live: Iterable[LiveSegment], itself: str | None = None
+) -> RuleForms:
+    """Return both forms of a new rule, given as text or as a tree, among a brand's live segments.
+
+    Raises InvalidRule, also where it would make a segment that names `itself` go in a circle or
+    grow too large.
+    """
+    tree = parse(rule, brand) if isinstance(rule, str) else from_tree(rule, brand)
+    known = _known(live, brand) if itself is not None or _named(tree) else {}
+    tree = by_id(tree, known)
+    whole = resolve(tree, known, itself)
+    if itself in known:
+        changed = {**known, itself: Known(itself, known[itself].name, tree)}
+        for one in known.values():
+            if one.rule is not None and one.id != itself and _named(one.rule):
+                resolve(one.rule, changed, one.id)
+    return RuleForms(to_text(tree), to_text(whole), bool(_named(whole)))
+
+
+def whole(rule: str, brand: Brand, live: Iterable[LiveSegment]) -> str:
+    """Return a saved rule as shards evaluate it; raises InvalidRule."""
+    tree = _parsed(rule, brand)
+    return to_text(resolve(tree, _known(live, brand))) if _named(tree) else rule
+
+
+def names_in(rule: str, brand: Brand) -> set[str]:
+    """Return the ids or names of the segments and lists that a saved rule names.
+
+    None, if it cannot be read any more: a measure of the brand's own may have gone.
+    """
+    with suppress(InvalidRule):
+        return _named(_parsed(rule, brand))
+    return set()
+
+
+def _named(rule: Rule) -> set[str]:
+    found = set()
+    for leaf in leaves_of(rule):
+        match leaf:
+            case InSegment(name) | OnList(name):
+                found.add(name)
+            case _:
+                pass
+    return found
+
+
+def _known(live: Iterable[LiveSegment], brand: Brand) -> dict[str, Known]:
+    """Return a brand's segments by id, without those whose rule cannot be read any more."""
+    known: dict[str, Known] = {}
+    for one in live:
+        with suppress(InvalidRule):
+            tree = None if one.rule is None else _parsed(one.rule, brand)
+            known[one.id] = Known(one.id, one.name, tree)
+    return known
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(rule: str, brand: Brand) -> Rule:
+    return parse(rule, brand)
