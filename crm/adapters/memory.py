@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from crm.domain.appending import Group, plan_append
+from crm.domain.appending import AppendPlan, Group, plan_append
 from crm.domain.errors import CommitUnknown, DatabaseAway
 from crm.domain.events import LoggedEvent
 from crm.domain.membership import Transition, Watched
 from crm.domain.ports import Appended, Claim, SnapshotName
 from crm.domain.shards import SHARDS
-from crm.domain.telling import SILENCE, Telling
+from crm.domain.telling import NOTHING, SILENCE, Telling, Told
 
 KEPT_SNAPSHOTS = 2  # of a shard: the newest may be damaged
 
@@ -55,29 +55,38 @@ class MemoryEventLog:
         )
         if lost_before:
             raise CommitUnknown("lost before the commit")
-        plan = plan_append(groups, epochs.keys(), self._ids)
-        touched = plan.counts().keys() | (telling.shards & epochs.keys())
-        lost = [shard for shard in sorted(touched) if epochs[shard] != self._epochs[shard]]
-        if lost:
-            self.stale_refusals += len(lost)
-            plan = plan_append(groups, epochs.keys() - set(lost), self._ids)
+        plan, seqs, told, lost = self._planned(epochs, groups, telling)
         for event in plan.new:
             self.events[event.shard].append(event)
             self._ids[event.brand, event.event_id] = event.fingerprint
-        seqs = plan.seqs({shard: len(events) for shard, events in self.events.items()})
-        if plan.new or telling.due:
-            self._tell(telling, plan.new, seqs, set(lost))
+        self._keep(told)
         if self.lose_commit == "after":
             self.lose_commit = None
             raise CommitUnknown("lost after the commit")
-        return Appended(plan.verdicts, plan.new, seqs, lost)
+        return Appended(plan.verdicts, plan.new, seqs, sorted(lost))
 
-    def _tell(
-        self, telling: Telling, new: Sequence[LoggedEvent], seqs: Sequence[int], lost: set[int]
-    ) -> None:
-        told = telling.of(new, seqs, lost)
-        while told is None:  # no rows are held here: it is asked again, with what it has found
-            told = telling.of(new, seqs, lost)
+    def _planned(
+        self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling
+    ) -> tuple[AppendPlan, list[int], Told, set[int]]:
+        """Return what is written, once the rows of all its shards could be held."""
+        lost: set[int] = set()
+        while True:
+            plan = plan_append(groups, epochs.keys() - lost, self._ids)
+            counts = plan.counts()
+            held = counts.keys() | (telling.shards & epochs.keys() - lost)
+            refused = {shard for shard in held if epochs[shard] != self._epochs[shard]}
+            self.stale_refusals += len(refused)
+            lost |= refused
+            if refused:
+                continue
+            heads = {shard: len(self.events[shard]) + more for shard, more in counts.items()}
+            seqs = plan.seqs(heads)
+            due = bool(plan.new) or telling.due
+            told = telling.of(plan.new, seqs, lost) if due else NOTHING
+            if told is not None:
+                return plan, seqs, told, lost
+
+    def _keep(self, told: Told) -> None:
         for one in told.transitions:
             key = (one.segment, one.version, one.player_id, one.at, one.seq)
             self.transitions.setdefault(key, one)
