@@ -17,7 +17,7 @@ from crm.domain.rules import Rule
 from crm.domain.segments import compile_mask, from_tree
 from crm.domain.times import from_us, to_us
 from tests.support.histories import ENDS, brands, histories
-from tests.support.rule_trees import Tree, conditions, joined, terms
+from tests.support.rule_trees import Tree, conditions, joined, of, terms
 
 
 def _answerable(tree: Tree) -> bool:
@@ -28,8 +28,13 @@ def _answerable(tree: Tree) -> bool:
 def _cases(draw: st.DrawFn) -> tuple[Brand, datetime, list[LoggedEvent], Rule]:
     brand, end = draw(brands()), draw(st.sampled_from(ENDS))
     events = draw(histories(brand, end))
-    leaves = (conditions(brand) | terms(brand)).filter(_answerable)
-    return brand, end, events, from_tree(draw(joined(leaves, 4)), brand)
+    since = st.sampled_from(["days_since_last_activity", "days_since_last_bet"])
+    of_clock = since.flatmap(lambda name: of(st.integers(0, 40), {"feature": name}))
+    trend = of(st.sampled_from(["0", "0.5", "1"]), {"feature": "bet_count_trend_7d"})
+    did_not = terms(brand).filter(lambda tree: tree.get("newcomers") == "excluded")
+    any_leaf = conditions(brand) | terms(brand)
+    leaves = (of_clock | trend | did_not | any_leaf).filter(_answerable)
+    return brand, end, events, from_tree(draw(joined(leaves, 2)), brand)
 
 
 @settings(max_examples=150)
