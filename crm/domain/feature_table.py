@@ -44,6 +44,7 @@ _Number = TypeVar("_Number", np.int16, np.int64)
 
 _HOUR_US = 3_600_000_000
 _FIRST_CAPACITY = 1024
+_READ = 10  # to read a window takes as long as to add up so many days
 _NOBODY = -1  # the shard of a row that is no player's
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
@@ -366,9 +367,28 @@ class FeatureTable:
             place = self.features.index[measure]
             if rows is not None:
                 return self._days.totals_of(place, first, last + 1, rows)
-            return self._days.totals(place, first, last + 1, len(self._ids))[self._all_rows]
+            return self._over_days(place, first, last)
 
         return value_of(self.features.windowed[name], total)
+
+    def _over_days(self, measure: int, first: int, last: int) -> Ints:
+        """Return a measure's totals over some days.
+
+        Up to today they are the nearest window that is ready, and the days between the two, where
+        that is less work than to add up all days.
+        """
+        nearest, days = "", self._day - first + 1
+        if last >= self._day:
+            lengths = {"": 0, **DAYS_OF_WINDOW}
+            nearest = min(lengths, key=lambda w: abs(lengths[w] - days) + _READ * bool(w))
+        if not nearest:
+            return self._days.totals(measure, first, last + 1, len(self._ids))[self._all_rows]
+        start = self._day - DAYS_OF_WINDOW[nearest] + 1
+        older, newer = min(start, first), max(start, first)
+        between = self._days.totals(measure, older, newer, len(self._ids))
+        ready = self._windows[nearest].values(measure, self._all_rows)
+        change = between[self._all_rows]
+        return ready + change if first < start else ready - change
 
     def texts(self, name: str, rows: Ints | None = None) -> tuple[Sequence[str], None]:
         """Return a column of text; there is only player_id so far."""

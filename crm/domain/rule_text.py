@@ -24,7 +24,6 @@ from crm.domain.rule_terms import (
     TextCompare,
     TextIn,
     TextOperator,
-    over_text,
 )
 from crm.domain.rule_words import (
     TEXT_COLUMNS,
@@ -36,6 +35,7 @@ from crm.domain.rule_words import (
     subject,
     term,
 )
+from crm.domain.rule_writing import to_text
 from crm.domain.rules import And, Between, Compare, Exists, In, Leaf, Not, Or, Rule, Value
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from datetime import date
 
     from lark import Lark, Token
+
+__all__ = ["MAX_BYTES", "bounded", "parse", "to_text"]
 
 MAX_BYTES = 10_000
 MAX_NUMBER_CHARS = 64
@@ -69,55 +71,11 @@ def parse(text: str, brand: Brand | None = None) -> Rule:
     return bounded(whole.rule)
 
 
-def to_text(rule: Rule) -> str:
-    """Return the rule as text, in the one spelling that `parse` gives back as the same tree."""
-    match rule:
-        case And(terms):
-            return " and ".join(_grouped(t) if isinstance(t, Or) else to_text(t) for t in terms)
-        case Or(terms):
-            return " or ".join(to_text(term) for term in terms)
-        case Not(one):
-            return f"not {_grouped(one)}"
-        case Compare() | Between() | In() | Exists():
-            return _condition(rule)
-        case _:
-            return _term(rule)
-
-
 def bounded(rule: Rule) -> Rule:
     """Return `rule`; raises InvalidRule where its own text would be too long to be parsed again."""
     if len(to_text(rule)) > MAX_BYTES:
         raise InvalidRule(f"the rule is longer than {MAX_BYTES} bytes")
     return rule
-
-
-def _condition(rule: rules.Condition) -> str:
-    name = rule.feature if rule.over is None else f"{rule.feature} {over_text(rule.over)}"
-    match rule:
-        case Compare(_, op, value):
-            return f"{name} {op} {_written(value)}"
-        case Between(_, low, high):
-            return f"{name} between {_written(low)} and {_written(high)}"
-        case In(_, values):
-            return f"{name} in ({', '.join(map(_written, values))})"
-        case Exists():
-            return f"exists {name}"
-
-
-def _term(rule: Term) -> str:
-    match rule:
-        case Did(event, over):
-            return f"did {event} {over_text(over)}"
-        case DidNot(event, over, newcomers):
-            return f"did not {event} {over_text(over)}, newcomers {newcomers}"
-        case TextCompare(column, op, value):
-            return f"{column} {op.replace('_', ' ')} {_quoted(value)}"
-        case TextIn(column, values):
-            return f"{column} in ({', '.join(map(_quoted, values))})"
-        case InSegment(name):
-            return f"segment {_quoted(name)}"
-        case OnList(name):
-            return f"list {_quoted(name)}"
 
 
 def _check_decimals(literals: tuple[_Literal, ...], brand: Brand) -> None:
@@ -126,21 +84,6 @@ def _check_decimals(literals: tuple[_Literal, ...], brand: Brand) -> None:
             rules.bounds(feature, value, brand)
         except InvalidRule as error:
             raise InvalidRule(error.message, position) from None
-
-
-def _grouped(rule: Rule) -> str:
-    return f"({to_text(rule)})"
-
-
-def _written(value: Value) -> str:
-    """Return a literal; text that is no decimal is a time."""
-    number = isinstance(value, int) or rules.DECIMAL.fullmatch(value)
-    return str(value) if number else f'"{value}"'
-
-
-def _quoted(text: str) -> str:
-    """Return a text in quotes; one that stands in it is doubled."""
-    return '"' + text.replace('"', '""') + '"'
 
 
 class _Literal(NamedTuple):

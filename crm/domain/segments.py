@@ -88,7 +88,7 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
                 mask &= ~missing
             return mask
         case _:
-            return term_mask(rule, brand, table, n)
+            return term_mask(rule, brand, table)
 
 
 def holds(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crm.domain.brands import Brand
@@ -17,33 +18,50 @@ from crm.domain.rules import Rule
 from crm.domain.segments import compile_mask, from_tree
 from crm.domain.times import from_us, to_us
 from tests.support.histories import ENDS, brands, histories
-from tests.support.rule_trees import Tree, conditions, joined, terms
+from tests.support.rule_trees import Tree, conditions, joined, of, terms
 
 
 def _answerable(tree: Tree) -> bool:
     return tree["kind"] not in {"segment", "list"} and "dates" not in str(tree)
 
 
-@st.composite
-def _cases(draw: st.DrawFn) -> tuple[Brand, datetime, list[LoggedEvent], Rule]:
-    brand, end = draw(brands()), draw(st.sampled_from(ENDS))
-    events = draw(histories(brand, end))
-    leaves = (conditions(brand) | terms(brand)).filter(_answerable)
-    return brand, end, events, from_tree(draw(joined(leaves, 4)), brand)
+def _days() -> st.SearchStrategy[Tree]:
+    return st.builds(lambda n: {"kind": "last_days", "days": n}, st.integers(1, 60))
 
 
-@settings(max_examples=150)
-@given(_cases(), st.lists(st.integers(1, 9 * 86_400), min_size=1, max_size=8))
-def test_who_flips_without_an_event_was_to_be_looked_at(
-    case: tuple[Brand, datetime, list[LoggedEvent], Rule], steps: list[int]
-) -> None:
-    brand, end, events, rule = case
+def _leaves(kind: str, brand: Brand) -> st.SearchStrategy[Tree]:
+    """Leaves that the clock changes in one way; whatever may be, for "any"."""
+    few = st.integers(1, 3)
+    match kind:
+        case "since":
+            name = st.sampled_from(["days_since_last_activity", "days_since_last_bet"])
+            return name.flatmap(lambda name: of(st.integers(0, 40), {"feature": name}))
+        case "newcomers":
+            did_not = {"kind": "did_not", "event": "message_complained", "newcomers": "excluded"}
+            return _days().map(lambda over: {**did_not, "over": over})
+        case "trend":
+            amount = st.sampled_from(["0.5", "1", "2"])
+            return of(amount, {"feature": "bet_count_trend_7d"})
+        case "days":
+            return _days().flatmap(lambda over: of(few, {"feature": "event_count", "over": over}))
+        case "named":
+            window = st.sampled_from(["24h", "24h", "7d", "30d", "90d"])
+            return window.flatmap(lambda name: of(few, {"feature": f"event_count_{name}"}))
+        case _:
+            return joined((conditions(brand) | terms(brand)).filter(_answerable), 4)
+
+
+@pytest.mark.parametrize("kind", ["since", "newcomers", "trend", "days", "named", "any"])
+@given(st.data())
+def test_who_flips_without_an_event_was_to_be_looked_at(kind: str, data: st.DataObject) -> None:
+    brand, end = data.draw(brands()), data.draw(st.sampled_from(ENDS))
+    rule = from_tree(data.draw(_leaves(kind, brand)), brand)
     assert not has_fixed_dates(rule)
-    events = [event for event in events if event.occurred_at <= end]
+    events = [event for event in data.draw(histories(brand, end)) if event.occurred_at <= end]
     table = FeatureTable(brand.zone, to_us(end), features_of(brand))
     table.apply(EventColumns.of(events, features_of(brand)))
     before = compile_mask(rule, brand, table, len(table)).tolist()
-    for step in steps:
+    for step in data.draw(st.lists(st.integers(1, 9 * 86_400), min_size=1, max_size=8)):
         start = table.now_us
         table.advance(start + step * 1_000_000)
         now = compile_mask(rule, brand, table, len(table)).tolist()

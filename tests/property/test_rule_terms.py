@@ -50,9 +50,12 @@ def tables(draw: st.DrawFn) -> History:
 
 
 @st.composite
-def windows(draw: st.DrawFn, today: date) -> tuple[Over, date, date]:
-    """A window, and its first and last day."""
-    days = draw(st.sampled_from([1, 2, 7, 8, 14, 29, 30, 31, 89, 90]) | st.integers(1, 90))
+def windows(draw: st.DrawFn, today: date, events: Sequence[LoggedEvent]) -> tuple[Over, date, date]:
+    """A window, and its first and last day; often one that an event is just in, or just not."""
+    ages = {(today - event.local_day).days + more for event in events for more in (0, 1)}
+    near = sorted(age for age in ages if 1 <= age <= 90) or [1]
+    some = st.sampled_from([1, 7, 8, 30, 31, 89, 90]) | st.integers(1, 90)
+    days = draw(st.sampled_from(near) | some)
     first = today - timedelta(days=days - 1)
     if draw(st.booleans()):
         return LastDays(days), first, today
@@ -75,7 +78,7 @@ def test_values_over_any_days_equal_a_recount(case: History, data: st.DataObject
     brand, end, events, table = case
     name = data.draw(st.sampled_from(sorted(features_of(brand).windowed)))
     today = brand.local_day(end)
-    _, first, last = data.draw(windows(today))
+    _, first, last = data.draw(windows(today, events))
     values, missing = table.over(name, first.toordinal(), last.toordinal())
     found = [
         None if missing is not None and missing[row] else int(value)
@@ -86,9 +89,9 @@ def test_values_over_any_days_equal_a_recount(case: History, data: st.DataObject
 
 @given(tables(), st.data())
 def test_some_rows_read_what_all_rows_read(case: History, data: st.DataObject) -> None:
-    brand, end, _, table = case
+    brand, end, events, table = case
     name = data.draw(st.sampled_from(sorted(features_of(brand).windowed)))
-    _, first, last = data.draw(windows(brand.local_day(end)))
+    _, first, last = data.draw(windows(brand.local_day(end), events))
     places = data.draw(st.lists(st.integers(0, max(0, len(table) - 1)), unique=True))
     places = places if len(table) else []
     rows = np.array([table.row(table.player_ids[place]) for place in places], dtype=np.int64)
@@ -105,10 +108,10 @@ def test_some_rows_read_what_all_rows_read(case: History, data: st.DataObject) -
 @given(tables(), st.data())
 def test_masks_over_days_say_what_a_recount_says(case: History, data: st.DataObject) -> None:
     brand, end, events, table = case
-    over, first, last = data.draw(windows(brand.local_day(end)))
-    counts = ("bet_count", "active_days", "session_seconds", "product_count")
+    over, first, last = data.draw(windows(brand.local_day(end), events))
+    counts = ("event_count", "event_count", "bet_count", "active_days", "product_count")
     name = data.draw(st.sampled_from(counts))
-    value = data.draw(st.integers(0, 3))
+    value = data.draw(st.integers(1, 3))
     recounted = _recount(events, table.player_ids, name, brand, end, first, last)
     found = _members(Compare(name, ">=", value, over), brand, table)
     assert found == [one is not None and one >= value for one in recounted]
@@ -123,8 +126,8 @@ def test_did_and_both_readings_of_did_not_equal_a_recount(
     case: History, data: st.DataObject
 ) -> None:
     brand, end, events, table = case
-    over, first, last = data.draw(windows(brand.local_day(end)))
-    event = data.draw(st.sampled_from(events_of(features_of(brand))))
+    over, first, last = data.draw(windows(brand.local_day(end), events))
+    event = data.draw(st.just("event") | st.sampled_from(events_of(features_of(brand))))
     times = _recount(events, table.player_ids, f"{event}_count", brand, end, first, last)
     did = [one is not None and one > 0 for one in times]
     assert _members(Did(event, over), brand, table) == did

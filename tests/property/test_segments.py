@@ -8,14 +8,17 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crm.domain.brands import Brand, Currency
 from crm.domain.errors import InvalidRule
 from crm.domain.features import FEATURES
+from crm.domain.rule_text import MAX_BYTES
 from crm.domain.segments import compile_mask, from_tree, parse, to_text, to_tree
 from tests.support.columns import ListColumns
+from tests.support.hostile_rules import hostile_texts
 from tests.support.own_measures import OWN
 from tests.support.rule_trees import OPERATORS, TEXT_OPERATORS, Tree, joined, of, trees
 
@@ -181,6 +184,15 @@ def test_no_text_makes_the_parser_raise_anything_but_invalid_rule(text: str) -> 
     with contextlib.suppress(InvalidRule):
         rule = parse(text, BRAND)
         assert parse(to_text(rule)) == rule
+
+
+@pytest.mark.parametrize(("what", "text"), hostile_texts().items())
+def test_no_text_made_to_break_something_passes_a_bound(what: str, text: str) -> None:
+    assert len(text.encode()) <= MAX_BYTES, what
+    with contextlib.suppress(InvalidRule):
+        rule = parse(text, BRAND)
+        assert parse(to_text(rule), BRAND) == rule
+        assert from_tree(to_tree(rule), BRAND) == rule
 
 
 SCALARS = st.one_of(

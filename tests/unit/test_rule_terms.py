@@ -187,6 +187,14 @@ def test_the_two_readings_differ_in_who_is_new() -> None:
     assert members(dates, table) == {"old", "former", "new"}  # known since the day before
 
 
+def test_who_came_at_the_first_midnight_of_the_dates_is_a_newcomer_to_them() -> None:
+    midnight = (NOON - datetime(2026, 3, 1, tzinfo=UTC)) / timedelta(days=1)  # Lisbon is on UTC
+    before = midnight + 1e-6
+    table = a_table(("at", "player.registered", midnight), ("before", "player.registered", before))
+    text = "did not bet from 2026-03-01 to 2026-03-02, newcomers excluded"
+    assert members(text, table) == {"before"}
+
+
 def test_dates_are_local_days_with_both_ends_and_within_90_days() -> None:
     table = a_table(("a", "bet.placed", 89), ("b", "bet.placed", 1), ("c", "bet.placed", 0))
     assert members("bet_count from 2026-03-09 to 2026-03-10 = 1", table) == {"b", "c"}
