@@ -82,17 +82,24 @@ def test_pages_are_all_who_match_in_order_whoever_comes_or_goes(
     steps: list[tuple[list[tuple[str, int]], str | None]], rule: str, limit: int
 ) -> None:
     table, pages = a_table(), MemberPages()
-    for number, (bets, dropped) in enumerate(steps):
-        take(table, bets, number)
-        if dropped is not None:
-            table.drop([shard_of(DEMO.id, dropped)])
-        found: list[str] = []
-        while page := pages.page(table, DEMO, rule, found[-1] if found else "", limit):
+
+    def check() -> None:
+        expected, found = matching(table, rule), [""]
+        while page := pages.page(table, DEMO, rule, found[-1], limit):
             assert len(page) <= limit
             found += page
-        assert found == matching(table, rule)
-        after = dropped or "p"
-        assert pages.page(table, DEMO, rule, after, 99) == [one for one in found if one > after]
+            assert len(found) <= len(expected) + 1
+        assert found[1:] == expected
+        for after in ("p1", "p15", "\u0100"):
+            later = pages.page(table, DEMO, rule, after, 99)
+            assert later == [one for one in expected if one > after]
+
+    for number, (bets, dropped) in enumerate(steps):
+        take(table, bets, number)
+        check()
+        if dropped is not None:
+            table.drop([shard_of(DEMO.id, dropped)])
+            check()
 
 
 @given(BETS, st.lists(PLAYERS, unique=True))
