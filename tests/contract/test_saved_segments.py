@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from crm.adapters import memory_segments
@@ -34,6 +35,7 @@ from crm.domain.saved_segments import (
 from crm.domain.shards import SHARDS, shard_of
 from crm.services.segment_store import SegmentStore
 from tests.support.builders import NOON
+from tests.support.wait import wait_for_async
 
 RULE, OTHER = "bet_count_7d > 1", "bet_count_7d > 2"
 REPORT = ListReport(3, 3, 0, 0, [], 1)
@@ -350,6 +352,35 @@ class TestPostgresSegments(SegmentStoreLaws):
     async def store(self, dsn: str) -> AsyncIterator[SegmentStore]:
         async with open_segments(dsn) as store:
             yield store
+
+
+async def test_edits_that_wait_for_a_third_see_what_it_and_each_other_have_made(dsn: str) -> None:
+    """Both have come as far as they can before either goes on: no luck decides."""
+    async with open_segments(dsn) as store:
+        await store.create(a_segment())
+        third = await asyncpg.connect(dsn)
+        try:
+            holding = third.transaction()
+            await holding.start()
+            await third.execute("UPDATE segments SET changed_at = changed_at WHERE id = 's1'")
+            edits = [
+                asyncio.create_task(edit(store, 1, rule=f"bet_count_7d > {n}")) for n in (5, 6)
+            ]
+
+            async def both_wait() -> bool:
+                waiting = await third.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
+                return bool(waiting == 2)
+
+            await wait_for_async(both_wait, "both edits wait for the row")
+            await holding.rollback()
+            found = await asyncio.gather(*edits, return_exceptions=True)
+        finally:
+            await third.close()
+        assert sorted(type(one).__name__ for one in found) == ["SavedSegment", "SegmentChanged"]
+        assert (await store.get("s1")).version == 2
 
 
 async def test_a_database_that_is_away_is_named_as_such() -> None:
