@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from decimal import Decimal
 
@@ -100,6 +101,29 @@ def test_pages_are_all_who_match_in_order_whoever_comes_or_goes(
         if dropped is not None:
             table.drop([shard_of(DEMO.id, dropped)])
             check()
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "somebody comes", "somebody goes", "a page"])
+async def test_a_table_that_is_sorted_in_slices_may_change_meanwhile(
+    meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_members, "_SLICE", 4)
+    table, pages, rule = a_table(), MemberPages(), "exists first_bet_at"
+    take(table, [(f"p{n}", 1) for n in range(29, -1, -1)], 0)
+    sorting = asyncio.create_task(pages.prepare(table))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    if meanwhile == "somebody comes":
+        take(table, [("p05", 1), ("zz", 1), ("a", 1)], 1)
+    elif meanwhile == "somebody goes":
+        table.drop([shard_of(DEMO.id, "p7"), shard_of(DEMO.id, "p29")])
+    elif meanwhile == "a page":
+        assert pages.page(table, DEMO, rule, "p28", 1) == ["p29"]
+    assert not sorting.done()
+    await sorting
+    for after in ("", "p2"):
+        expected = [player for player in matching(table, rule) if player > after]
+        assert pages.page(table, DEMO, rule, after, 99) == expected
 
 
 @given(BETS, st.lists(PLAYERS, unique=True))
