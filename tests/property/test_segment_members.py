@@ -103,23 +103,24 @@ def test_pages_are_all_who_match_in_order_whoever_comes_or_goes(
             check()
 
 
-@pytest.mark.parametrize("meanwhile", ["nothing", "somebody comes", "somebody goes", "a page"])
-async def test_a_table_that_is_sorted_in_slices_may_change_meanwhile(
-    meanwhile: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("steps", range(20))
+@pytest.mark.parametrize("meanwhile", ["nothing", "somebody goes", "somebody comes", "a page too"])
+async def test_a_table_that_is_sorted_in_slices_may_change_at_any_step(
+    meanwhile: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment_members, "_SLICE", 4)
+    monkeypatch.setattr(segment_members, "_TAIL", 99)
     table, pages, rule = a_table(), MemberPages(), "exists first_bet_at"
     take(table, [(f"p{n}", 1) for n in range(29, -1, -1)], 0)
     sorting = asyncio.create_task(pages.prepare(table))
-    for _ in range(3):
+    for _ in range(steps):
         await asyncio.sleep(0)
-    if meanwhile == "somebody comes":
-        take(table, [("p05", 1), ("zz", 1), ("a", 1)], 1)
-    elif meanwhile == "somebody goes":
+    if meanwhile == "somebody goes":
         table.drop([shard_of(DEMO.id, "p7"), shard_of(DEMO.id, "p29")])
-    elif meanwhile == "a page":
-        assert pages.page(table, DEMO, rule, "p28", 1) == ["p29"]
-    assert not sorting.done()
+    elif meanwhile != "nothing":
+        take(table, [("p05", 1), ("zz", 1), ("a", 1)], 1)
+        if meanwhile == "a page too":
+            assert pages.page(table, DEMO, rule, "p28", 2) == ["p29", "p3"]
     await sorting
     for after in ("", "p2"):
         expected = [player for player in matching(table, rule) if player > after]
