@@ -234,6 +234,16 @@ class SegmentStoreLaws:
         assert not await store.holds("s1", shard_of("demo", "P3"), "P3")
         assert await store.active() == [LiveSegment("s1", "demo", "Big players", 1, None)]
 
+    async def test_a_long_list_is_stored_whole(
+        self, store: SegmentStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres_segments, "_AT_ONCE", 2)
+        players = [f"p{n}" for n in range(7)]
+        made = await store.create(a_list(), players, REPORT)
+        assert made.report is not None
+        assert made.report.added == 7
+        assert await store.players("s1", "", 99) == players
+
     async def test_an_import_adds_or_replaces(self, store: SegmentStore) -> None:
         await store.create(a_list(), ["p1", "p2"])
         added = await store.put_players("s1", 1, ["p2", "p3"], "add", REPORT, at=later(1))
