@@ -140,6 +140,7 @@ class FeatureShard:
     ) -> MembersPart:
         """Return the first players after `after` that match, at `as_of_us` or later, in order."""
         owner = self._ready()
+        await self._members.prepare(await owner.table(brand.id))
         table = await owner.table(brand.id, from_us(as_of_us))
         found = self._members.page(table, brand, rule, after, limit)
         return MembersPart(table.now_us, dict(owner.epochs), found)

@@ -35,7 +35,7 @@ from crm.domain.shards import shard_of
 from crm.services.segment_rules import RuleForms, forms, names_in, whole
 from crm.services.segment_store import SegmentStore
 
-PAGE = 20_000  # players that an export asks for at once
+PAGE = 20_000  # players that are asked for, or about, at once
 
 
 class WhyAnswer(msgspec.Struct, frozen=True):
@@ -167,8 +167,9 @@ class SavedSegments:
         return SegmentSize(found.as_of, segment.version, found.count)
 
     async def _report(self, brand: str, players: PlayerList) -> ListReport:
-        given = len(players.players)
-        known = await self._shards.known(brand, players.players)
+        given, known = len(players.players), 0
+        for first in range(0, given, PAGE):  # an owner does nothing else while it looks
+            known += await self._shards.known(brand, players.players[first : first + PAGE])
         return ListReport(
             players.read,
             given,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from crm.domain.segments import compile_mask, parse
 
 _FIRST_BLOCK = 4_096  # rows that are judged at once; each time twice as many,
 _LARGEST_BLOCK = 262_144  # up to so many
+_SLICE = 16_384  # rows that are sorted before others have their turn
 _TAIL = 1_024  # as many new players are sorted apart, and an eighth of the others
 
 
@@ -60,6 +62,13 @@ class MemberPages:
     def __init__(self) -> None:
         self._orders: WeakKeyDictionary[FeatureTable, _Order] = WeakKeyDictionary()
 
+    async def prepare(self, table: FeatureTable) -> None:
+        """Sort a large table that was never paged through, and let others work meanwhile.
+
+        Its clock may move on during that: ask for it again before a page.
+        """
+        await self._orders.setdefault(table, _Order()).begin(table)
+
     def page(
         self, table: FeatureTable, brand: Brand, rule: str, after: str, limit: int
     ) -> list[str]:
@@ -99,6 +108,25 @@ class _Order:
         self._tail: list[int] = []
         self._seen = 0
         self._dead = 0
+
+    async def begin(self, table: FeatureTable) -> None:
+        """Sort all rows in slices, and merge these; those that die meanwhile are left out later."""
+        ids, dead = table.ids, table.dead_rows
+        end = len(ids)
+        if self._seen > 0 or end <= _SLICE:
+            return
+        runs: list[list[int]] = []
+        for first in range(0, end, _SLICE):
+            rows = range(first, min(first + _SLICE, end))
+            runs.append(sorted((row for row in rows if ids[row]), key=ids.__getitem__))
+            await asyncio.sleep(0)
+        while len(runs) > 1:
+            # two sorted runs are merged in one pass
+            merged = sorted(runs.pop(0) + runs.pop(0), key=ids.__getitem__)
+            runs.append(merged)
+            await asyncio.sleep(0)
+        if self._seen < 1:  # nobody was quicker
+            self._main, self._seen, self._dead = runs[0], end, dead
 
     def catch_up(self, table: FeatureTable) -> None:
         """Sort in the rows that are new, and forget those that died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from email.message import EmailMessage
 
 from fastapi import Request
@@ -38,9 +39,9 @@ async def player_list(request: Request) -> PlayerList:
     if kind == "multipart/form-data":
         kind, body = _file_of(body, options.get("boundary", ""))
     if kind == "application/json" or kind.endswith("+json"):
-        return from_json(body)
+        return await asyncio.to_thread(from_json, body)  # seconds of a core: others are answered
     if kind in _CSV:
-        return from_csv(body)
+        return await asyncio.to_thread(from_csv, body)
     raise UnknownFormat("send the list as text/csv, application/json, or a file in a form")
 
 

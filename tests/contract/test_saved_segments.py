@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from crm.adapters import memory_segments
@@ -34,6 +35,7 @@ from crm.domain.saved_segments import (
 from crm.domain.shards import SHARDS, shard_of
 from crm.services.segment_store import SegmentStore
 from tests.support.builders import NOON
+from tests.support.wait import wait_for_async
 
 RULE, OTHER = "bet_count_7d > 1", "bet_count_7d > 2"
 REPORT = ListReport(3, 3, 0, 0, [], 1)
@@ -70,6 +72,11 @@ def asked(request: str = "a", key: str = "k", caller: str = "c") -> Once:
 async def edit(store: SegmentStore, read: int, **changes: Any) -> SavedSegment:
     fields: dict[str, Any] = {"name": None, "rule": None, "at": later(5)}
     return (await store.edit("s1", read, **(fields | changes))).segment
+
+
+async def at_once(store: SegmentStore) -> None:
+    """Have all connections made, so that what follows really happens at once."""
+    await asyncio.gather(*[store.revision() for _ in range(8)])
 
 
 class SegmentStoreLaws:
@@ -129,6 +136,7 @@ class SegmentStoreLaws:
         self, store: SegmentStore
     ) -> None:
         await store.create(a_segment())
+        await at_once(store)
         edits = [edit(store, 1, rule=f"bet_count_7d > {n}") for n in range(5, 9)]
         found = await asyncio.gather(*edits, return_exceptions=True)
         assert sum(isinstance(one, SegmentChanged) for one in found) == 3
@@ -226,6 +234,16 @@ class SegmentStoreLaws:
         assert not await store.holds("s1", shard_of("demo", "P3"), "P3")
         assert await store.active() == [LiveSegment("s1", "demo", "Big players", 1, None)]
 
+    async def test_a_long_list_is_stored_whole(
+        self, store: SegmentStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres_segments, "_AT_ONCE", 2)
+        players = [f"p{n}" for n in range(7)]
+        made = await store.create(a_list(), players, REPORT)
+        assert made.report is not None
+        assert made.report.added == 7
+        assert await store.players("s1", "", 99) == players
+
     async def test_an_import_adds_or_replaces(self, store: SegmentStore) -> None:
         await store.create(a_list(), ["p1", "p2"])
         added = await store.put_players("s1", 1, ["p2", "p3"], "add", REPORT, at=later(1))
@@ -301,6 +319,7 @@ class SegmentStoreLaws:
         assert [one.id for one in await store.active()] == ["s1"]
 
     async def test_the_same_key_at_once_makes_one_segment(self, store: SegmentStore) -> None:
+        await at_once(store)
         made = [store.create(a_segment(id=f"s{n}", name=f"n{n}"), once=asked()) for n in range(4)]
         answers = await asyncio.gather(*made)
         assert len({one.segment.id for one in answers}) == 1
@@ -343,6 +362,35 @@ class TestPostgresSegments(SegmentStoreLaws):
     async def store(self, dsn: str) -> AsyncIterator[SegmentStore]:
         async with open_segments(dsn) as store:
             yield store
+
+
+async def test_edits_that_wait_for_a_third_see_what_it_and_each_other_have_made(dsn: str) -> None:
+    """Both have come as far as they can before either goes on: no luck decides."""
+    async with open_segments(dsn) as store:
+        await store.create(a_segment())
+        third = await asyncpg.connect(dsn)
+        try:
+            holding = third.transaction()
+            await holding.start()
+            await third.execute("UPDATE segments SET changed_at = changed_at WHERE id = 's1'")
+            edits = [
+                asyncio.create_task(edit(store, 1, rule=f"bet_count_7d > {n}")) for n in (5, 6)
+            ]
+
+            async def both_wait() -> bool:
+                waiting = await third.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
+                return bool(waiting == 2)
+
+            await wait_for_async(both_wait, "both edits wait for the row")
+            await holding.rollback()
+            found = await asyncio.gather(*edits, return_exceptions=True)
+        finally:
+            await third.close()
+        assert sorted(type(one).__name__ for one in found) == ["SavedSegment", "SegmentChanged"]
+        assert (await store.get("s1")).version == 2
 
 
 async def test_a_database_that_is_away_is_named_as_such() -> None:

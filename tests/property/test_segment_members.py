@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from decimal import Decimal
 
@@ -82,17 +83,48 @@ def test_pages_are_all_who_match_in_order_whoever_comes_or_goes(
     steps: list[tuple[list[tuple[str, int]], str | None]], rule: str, limit: int
 ) -> None:
     table, pages = a_table(), MemberPages()
-    for number, (bets, dropped) in enumerate(steps):
-        take(table, bets, number)
-        if dropped is not None:
-            table.drop([shard_of(DEMO.id, dropped)])
-        found: list[str] = []
-        while page := pages.page(table, DEMO, rule, found[-1] if found else "", limit):
+
+    def check() -> None:
+        expected, found = matching(table, rule), [""]
+        while page := pages.page(table, DEMO, rule, found[-1], limit):
             assert len(page) <= limit
             found += page
-        assert found == matching(table, rule)
-        after = dropped or "p"
-        assert pages.page(table, DEMO, rule, after, 99) == [one for one in found if one > after]
+            assert len(found) <= len(expected) + 1
+        assert found[1:] == expected
+        for after in ("p1", "p15", "\u0100"):
+            later = pages.page(table, DEMO, rule, after, 99)
+            assert later == [one for one in expected if one > after]
+
+    for number, (bets, dropped) in enumerate(steps):
+        take(table, bets, number)
+        check()
+        if dropped is not None:
+            table.drop([shard_of(DEMO.id, dropped)])
+            check()
+
+
+@pytest.mark.parametrize("steps", range(20))
+@pytest.mark.parametrize("meanwhile", ["nothing", "somebody goes", "somebody comes", "a page too"])
+async def test_a_table_that_is_sorted_in_slices_may_change_at_any_step(
+    meanwhile: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_members, "_SLICE", 4)
+    monkeypatch.setattr(segment_members, "_TAIL", 99)
+    table, pages, rule = a_table(), MemberPages(), "exists first_bet_at"
+    take(table, [(f"p{n}", 1) for n in range(29, -1, -1)], 0)
+    sorting = asyncio.create_task(pages.prepare(table))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if meanwhile == "somebody goes":
+        table.drop([shard_of(DEMO.id, "p7"), shard_of(DEMO.id, "p29")])
+    elif meanwhile != "nothing":
+        take(table, [("p05", 1), ("zz", 1), ("a", 1)], 1)
+        if meanwhile == "a page too":
+            assert pages.page(table, DEMO, rule, "p28", 2) == ["p29", "p3"]
+    await sorting
+    for after in ("", "p2"):
+        expected = [player for player in matching(table, rule) if player > after]
+        assert pages.page(table, DEMO, rule, after, 99) == expected
 
 
 @given(BETS, st.lists(PLAYERS, unique=True))

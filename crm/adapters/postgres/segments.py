@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from crm.adapters.postgres.idempotency import Connection
 
 _BULK_TIMEOUT_S = 60
+_AT_ONCE = 20_000  # players in a statement: others have their turn between two
 
 
 class PostgresSegments:
@@ -201,11 +202,16 @@ class PostgresSegments:
     async def _add_players(
         self, connection: Connection, segment: SavedSegment, players: Sequence[str]
     ) -> int:
-        shards = [shard_of(segment.brand, player) for player in players]
-        sql = self._sql["add_players"]
-        return _rows(
-            await connection.execute(sql, segment.id, shards, players, timeout=_BULK_TIMEOUT_S)
-        )
+        added = 0
+        for first in range(0, len(players), _AT_ONCE):
+            some = players[first : first + _AT_ONCE]
+            shards = [shard_of(segment.brand, player) for player in some]
+            added += _rows(
+                await connection.execute(
+                    self._sql["add_players"], segment.id, shards, some, timeout=_BULK_TIMEOUT_S
+                )
+            )
+        return added
 
     async def _list_size(self, connection: Connection, after: SavedSegment) -> SegmentSize:
         players = await connection.fetchval(self._sql["count_players"], after.id)
