@@ -17,7 +17,16 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.owners import Routes, Slot
 from actors.processes import NAMESPACE, Handle
 from actors.supervisor import NAME, Supervisor
-from actors.wire import AppendCall, ColumnsPart, CountPart, FeaturesOf, decode_verdicts, encode
+from actors.wire import (
+    AppendCall,
+    ColumnsPart,
+    CountCall,
+    CountPart,
+    FeaturesOf,
+    decode_count,
+    decode_verdicts,
+    encode,
+)
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.settings import PostgresSettings
@@ -25,10 +34,11 @@ from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.ports import Columns, Count, EventLog, PlayerFeatures, ShardFeatures
+from crm.domain.rules import Rule
 from crm.domain.shards import SHARDS, shard_of
 from crm.domain.times import from_us, to_us
 from crm.services.coalescing import Coalescer
-from crm.services.segments import SAMPLE
+from crm.services.segments import SAMPLE, summed
 
 log = structlog.get_logger(__name__)
 
@@ -160,11 +170,11 @@ class ShardGateway:
     async def _read(self, slot: int, asked: Sequence[FeaturesOf]) -> Sequence[Found]:
         return await self._ask(slot, lambda owner: owner.features.remote(asked))
 
-    async def count(self, brand: str, rule: str) -> Count:
+    async def count(self, brand: str, rule: Rule) -> Count:
         """Count the players that match `rule`, each of the 256 shards once, at one moment."""
 
-        def ask(handle: Handle, as_of_us: int) -> Awaitable[CountPart]:
-            return handle.count.remote(self._brands[brand], rule, as_of_us)
+        async def ask(handle: Handle, as_of_us: int) -> CountPart:
+            return decode_count(await handle.count.remote(encode(CountCall(brand, rule, as_of_us))))
 
         parts = await self._patiently(partial(self._all_owners, ask))
         sample = [player for part in parts for player in part.sample]
@@ -173,6 +183,7 @@ class ShardGateway:
             total=sum(part.total for part in parts),
             as_of=from_us(parts[0].as_of_us),
             sample=sorted(sample)[:SAMPLE],
+            terms=summed([part.terms for part in parts]),
         )
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
@@ -206,19 +217,24 @@ class ShardGateway:
         return await self._patiently(attempt)
 
     async def _all_owners(self, ask: Callable[[Handle, int], Awaitable[Part]]) -> list[Part]:
-        """Ask every owner at one moment; each shard must answer once, in its current epoch."""
-        as_of_us = to_us(clock.now()) + LEAD_US
+        """Ask every owner at one moment; each shard must answer once, in its current epoch.
+
+        The epochs are asked for meanwhile: an owner's lease says of the moment of its answer what
+        the epochs say of the moment of the question (docs/decisions/0003).
+        """
+        as_of_us = _next_moment(to_us(clock.now()))
         for tried in range(MOMENTS_TRIED):
             slots = sorted(set((await self._known_routes()).slot_of))
             one = partial(_asking, ask, as_of_us)
-            parts = await asyncio.gather(*[self._ask(slot, one) for slot in slots])
+            asked = asyncio.gather(*[self._ask(slot, one) for slot in slots])
+            current, parts = await asyncio.gather(self._log.epochs(), asked)
             latest = max(part.as_of_us for part in parts)
             if all(part.as_of_us == latest for part in parts):
                 epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
                 counted = sum(len(part.epochs) for part in parts)
-                if counted != SHARDS or epochs != await self._log.epochs():
+                if counted != SHARDS or epochs != current:
                     raise ShardsWarming("not every shard is served by its owner; try again")
-                return list(parts)
+                return parts
             as_of_us = latest + LEAD_US * 2**tried
         raise ShardsWarming("the owners' clocks do not agree; try again")
 
@@ -301,6 +317,14 @@ def _slot(routes: Routes, slot: int) -> Slot:
     if slot not in routes.slots:
         raise ShardsWarming("these shards have gone to another owner; try again")
     return routes.slots[slot]
+
+
+def _next_moment(now_us: int) -> int:
+    """Return a moment at least LEAD_US ahead, the same for all who ask at about the same time.
+
+    Counts that overlap would else push the owners' clocks past each other's moments.
+    """
+    return (now_us // LEAD_US + 2) * LEAD_US
 
 
 def _asking(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from crm.domain.day_set import DaySet
 from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
 from crm.domain.feature_list import BUILT_IN, FeatureList
-from crm.domain.feature_values import value_of
+from crm.domain.feature_values import measures_of, value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
     HIDDEN_DAYS,
@@ -30,9 +30,12 @@ from crm.domain.features import (
     MOMENT_INDEX,
     MOMENTS,
     TRENDS,
+    Defined,
     Edge,
+    Trend,
 )
 from crm.domain.ledger import Cells, Ints, Ledger
+from crm.domain.spans import Spans
 from crm.domain.times import from_us, to_us
 from crm.domain.windows import EVENTS, Lifetime, Window
 
@@ -258,6 +261,11 @@ class FeatureTable:
         """Return the players of some rows."""
         return [self._ids[row] for row in rows.tolist()]
 
+    def ids_at(self, places: Ints) -> list[str]:
+        """Return the players in some places of a whole column."""
+        rows = self._all_rows
+        return self.ids_of(places if isinstance(rows, slice) else rows[places])
+
     def column(self, name: str, rows: Ints | None = None) -> tuple[Ints, Mask | None]:
         """Return the values of a feature by row, and where they are missing (None: nowhere).
 
@@ -270,6 +278,25 @@ class FeatureTable:
             return self._edge(defined.definition, which)
         value, missing = value_of(defined, partial(self._total, which))
         return value, missing
+
+    def within(self, name: str, spans: Spans) -> Mask:
+        """Return, of all players, where a feature is in `spans`; false where it is missing.
+
+        What everybody without a part in a window has in common is looked at once.
+        """
+        defined = self.features.defined[name]
+        match defined.definition:
+            case Edge() as edge:
+                mask = self._edge_within(edge, spans)
+            case Trend(since=since):
+                mask = self._made_within(defined, spans, self._windows[since])
+            case _:
+                window = self._window_of(defined)
+                if window is None:
+                    mask = _held(spans, *value_of(defined, partial(self._total, self._rows_held)))
+                else:
+                    mask = self._slots_within(defined, spans, window)
+        return mask[self._all_rows] if self.dead_rows else mask
 
     def values(self, row: int) -> dict[str, int | None]:
         """Return every feature of one player; missing ones are None."""
@@ -293,6 +320,36 @@ class FeatureTable:
     def _total(self, rows: slice | Ints, measure: str, window: str) -> Ints:
         totals = self._lifetime if window == "lifetime" else self._windows[window]
         return totals.values(self.features.index[measure], rows)
+
+    @property
+    def _rows_held(self) -> slice:
+        return slice(0, len(self._ids))
+
+    def _window_of(self, defined: Defined) -> Window | None:
+        """Return the window that has all that a feature is made of, if one has."""
+        if defined.window != "lifetime":
+            return self._windows[defined.window]
+        return self._lifetime.rest([self.features.index[name] for name in measures_of(defined)])
+
+    def _slots_within(self, defined: Defined, spans: Spans, window: Window) -> Mask:
+        """Look at a window's slots, and once at nothing, which is what all others have there."""
+        index = self.features.index
+        by_slot = _held(spans, *value_of(defined, lambda name, _: window.by_slot(index[name])))
+        nothing, missing = value_of(defined, lambda *_: 0)
+        return window.spread(by_slot, not missing and nothing in spans, len(self._ids))
+
+    def _made_within(self, defined: Defined, spans: Spans, longest: Window) -> Mask:
+        """Look at the rows of the longest of several windows; without a past there is no trend."""
+        rows = longest.active(len(self._ids))
+        mask = np.zeros(len(self._ids), np.bool_)
+        mask[rows] = _held(spans, *value_of(defined, partial(self._total, rows)))
+        return mask
+
+    def _edge_within(self, edge: Edge, spans: Spans) -> Mask:
+        """Compare the times themselves: whole days since are a range of times."""
+        side, never = self._side(edge)
+        times = spans.as_times(self.now_us, _DAY_US) if edge.days_since else spans
+        return times.without(never).hold(side[MOMENT_INDEX[edge.moment], self._rows_held])
 
     def _edge(self, edge: Edge, rows: slice | Ints) -> tuple[Ints, Mask]:
         side, never = self._side(edge)
@@ -394,6 +451,13 @@ class FeatureTable:
         """Move the clock to where `other`'s is: only then may a slice of it be loaded."""
         self.advance(other.now_us)
         self._advance_days(max(self._day, other._day))  # its own kind
+
+
+def _held(spans: Spans, values: Ints, missing: Mask | None) -> Mask:
+    mask = spans.hold(values)
+    if missing is not None:
+        mask &= ~missing
+    return mask
 
 
 def _placed(raw: bytes, rows: Ints, ours: Ints) -> tuple[Ints, Cells]:

@@ -34,7 +34,12 @@ async def test_a_rule_counts_the_same_as_text_and_as_a_tree(api: Api) -> None:
     ]
     assert found[0] == found[1]
     assert found[0].pop("as_of").endswith("Z")
-    assert found[0] == {"count": 2, "breakdown": {"players": 3}, "sample": ["p1", "p3"]}
+    terms = [
+        {"rule": "stake_amount_lifetime >= 20", "matches": 2, "removes": 1},
+        {"rule": "bet_count_lifetime > 0", "matches": 3, "removes": 0},
+    ]
+    breakdown = {"players": 3, "terms": terms}
+    assert found[0] == {"count": 2, "breakdown": breakdown, "sample": ["p1", "p3"]}
 
 
 async def test_without_a_brand_the_first_one_is_asked(api: Api) -> None:
