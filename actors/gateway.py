@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -81,11 +82,13 @@ class ShardGateway:
         ask_routes: Callable[[], Awaitable[Routes]] | None = None,
         *,
         coalesce: bool = True,
+        now: Callable[[], datetime] = clock.now,
     ) -> None:
         self._brands = brands
         self._log = log
         self._ask_routes = ask_routes or _ask_supervisor
         self._coalesce = coalesce
+        self._now = now
         self._routes: Routes | None = None
         self._refreshing: asyncio.Future[Routes] | None = None
         self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
@@ -222,7 +225,7 @@ class ShardGateway:
         The epochs are asked for meanwhile: an owner's lease says of the moment of its answer what
         the epochs say of the moment of the question (docs/decisions/0003).
         """
-        as_of_us = _next_moment(to_us(clock.now()))
+        as_of_us = _next_moment(to_us(self._now()))
         for tried in range(MOMENTS_TRIED):
             slots = sorted(set((await self._known_routes()).slot_of))
             one = partial(_asking, ask, as_of_us)
