@@ -43,11 +43,12 @@ def test_a_bucket_keeps_values_that_do_not_fit_four_bytes() -> None:
 def test_a_mask_by_slot_comes_to_the_rows_that_have_the_slots_now(
     one_in: int, others: bool
 ) -> None:
-    window, rows = Window(range(3), 3), range(0, MANY, 3)
+    window, rows = Window(range(3), 3), range(1, MANY, 3)
     window.fit(MANY)
     window.add(_one_event_each(range(MANY)))
-    window.take_away(_one_event_each(range(1, MANY)))  # room is given back: slots change
-    window.add(_one_event_each(rows[:0:-1]))
+    window.take_away(_one_event_each(range(1)))
+    window.take_away(_one_event_each(range(2, MANY)))  # room is given back: row 1 gets a new slot
+    window.add(_one_event_each(rows[1:]))  # and there is more room again
     window.add(_one_event_each(rows[::one_in]))
     asked = (window.by_slot(EVENTS) == 2) ^ others
     found = window.spread(asked, others, MANY - 1)
