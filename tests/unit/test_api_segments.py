@@ -42,6 +42,13 @@ async def test_a_rule_counts_the_same_as_text_and_as_a_tree(api: Api) -> None:
     assert found[0] == {"count": 2, "breakdown": breakdown, "sample": ["p1", "p3"]}
 
 
+async def test_a_rule_that_joins_nothing_by_and_is_its_own_only_term(api: Api) -> None:
+    rule = "not(stake_amount_lifetime < 20) or bet_count_7d = 9"
+    breakdown = (await api.client.post(PATH, json={"rule": rule})).json()["breakdown"]
+    text = "not (stake_amount_lifetime < 20) or bet_count_7d = 9"
+    assert breakdown["terms"] == [{"rule": text, "matches": 2, "removes": 1}]
+
+
 async def test_without_a_brand_the_first_one_is_asked(api: Api) -> None:
     rule = {"rule": "exists first_bet_at"}
     assert (await api.client.post(PATH, json=rule)).json()["count"] == 3
