@@ -10,35 +10,40 @@ from numpy.typing import NDArray
 
 LEAST = int(np.iinfo(np.int64).min)
 MOST = int(np.iinfo(np.int64).max)
+_MANY = 16  # values: so many are sought together, fewer one by one
 Span = tuple[int, int]  # the first and the last integer
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Integers of 64 bits in any of `parts`; parts may overlap, and none of them is empty."""
+    """Integers of 64 bits in any of `parts`, which ascend with a gap between any two."""
 
     parts: tuple[Span, ...]
 
     @classmethod
     def of(cls, parts: Iterable[Span]) -> Spans:
-        """Return what of `parts` fits into 64 bits; a part may be empty, or of any size."""
-        cut = ((max(first, LEAST), min(last, MOST)) for first, last in parts)
-        return cls(tuple((first, last) for first, last in cut if first <= last))
+        """Return what of `parts` fits into 64 bits; parts may be empty, of any size, and overlap."""
+        joined: list[Span] = []
+        for first, last in sorted((max(first, LEAST), min(last, MOST)) for first, last in parts):
+            if joined and first <= joined[-1][1] + 1:
+                joined[-1] = joined[-1][0], max(last, joined[-1][1])
+            elif first <= last:
+                joined.append((first, last))
+        return cls(tuple(joined))
 
     def __contains__(self, value: int) -> bool:
         return any(first <= value <= last for first, last in self.parts)
 
     def hold(self, values: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return a new mask of the values that are in here."""
+        if not self.parts:
+            return np.zeros(len(values), np.bool_)
         ones = [first for first, last in self.parts if first == last]
-        rest = [part for part in self.parts if part[0] != part[1]]
-        if len(ones) > 1:
-            mask = np.isin(values, np.array(ones, np.int64))
-        else:
-            rest += [(one, one) for one in ones]
-            mask = _within(values, *rest.pop()) if rest else np.zeros(len(values), np.bool_)
-        for first, last in rest:
-            mask |= _within(values, first, last)
+        many = len(ones) >= _MANY
+        masks = (_within(values, *part) for part in self.parts if not many or part[0] != part[1])
+        mask = np.isin(values, np.array(ones, np.int64)) if many else next(masks)
+        for other in masks:
+            mask |= other
         return mask
 
     def without(self, value: int) -> Spans:

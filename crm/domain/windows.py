@@ -20,7 +20,7 @@ _BLOCK_BITS = 8
 _BLOCK = 1 << _BLOCK_BITS  # slots: a window grows by whole blocks, so nothing that it has moves
 _GROWTH = 16  # by a sixteenth of its blocks: the room is made by remapping, not by copying
 _EVERYBODY = "player.registered"
-_FEW = 8  # an eighth of the rows: so many are set one by one, more are looked up
+_FEW = 5  # a fifth of the rows: so many are set one by one, more are looked up
 _IDLE = 4  # room is given back when no more than a quarter of it is used
 # Measure 0 counts every event, so that a player's column is free again once it is back at 0.
 EVENTS = 0
@@ -77,7 +77,7 @@ class Window:
     def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
         slots = self._slot[rows]
-        column: Ints = self._totals[:, self._place[measure]].reshape(-1)[slots]
+        column: Ints = self._totals[:, self._place[measure]].reshape(-1)[_indexes(slots)]
         column[slots < 0] = 0  # -1 has read somebody else's
         return column
 
@@ -94,10 +94,11 @@ class Window:
         if others:
             mask = self.spread(~by_slot, False, rows)
             return np.logical_not(mask, out=mask)
-        if np.count_nonzero(by_slot) * _FEW > rows:
-            return np.append(by_slot, False)[self._slot[:rows]]  # -1 is the last
+        slots = np.flatnonzero(by_slot)  # twice as quick to index with as what it is made of
+        if len(slots) * _FEW > rows:
+            return np.append(by_slot, False)[_indexes(self._slot[:rows])]  # -1 is the last
         mask = np.zeros(rows, np.bool_)
-        mask[self._row[by_slot]] = True
+        mask[self._row[slots]] = True
         return mask
 
     def active(self, rows: int) -> Ints:
@@ -166,6 +167,11 @@ class Window:
         self._row[new] = rows
         self._totals = totals
         self._free = list(range(blocks * _BLOCK - 1, used - 1, -1))
+
+
+def _indexes(slots: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Return the same numbers as numpy looks them up twice as quickly."""
+    return slots.astype(np.intp)
 
 
 class Lifetime:

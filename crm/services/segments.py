@@ -15,6 +15,7 @@ from crm.domain.ports import TermCount
 from crm.domain.segments import Mask, Rule, compile_mask, from_tree, to_tree, top_terms
 
 SAMPLE = 10
+_NO_TERM = np.uint8(255)  # a rule has fewer terms
 
 
 class Matching(NamedTuple):
@@ -39,7 +40,7 @@ def matching(table: FeatureTable, brand: Brand, rule: Rule) -> Matching:
     for term in terms:
         tally.add(compile_mask(term, brand, table, total))
     in_all = tally.in_all()
-    some = table.ids_at(np.flatnonzero(in_all)[:SAMPLE])
+    some = table.ids_at(np.array(_first(in_all, SAMPLE), np.int64))
     return Matching(int(np.count_nonzero(in_all)), total, some, tally.terms())
 
 
@@ -54,7 +55,7 @@ class _Tally:
     """How many terms each player fails, and the last of them: a byte each, whatever the terms."""
 
     def __init__(self, players: int) -> None:
-        self._failed = np.zeros(players, np.uint8)  # a rule has fewer than 256 terms
+        self._failed = np.zeros(players, np.uint8)
         self._which = np.zeros(players, np.uint8)  # summed: right where just one has failed
         self._matches: list[int] = []
 
@@ -73,6 +74,22 @@ class _Tally:
 
     def terms(self) -> list[TermCount]:
         """Return of each term how many match it, and how many fail only it."""
-        alone = self._which[self._failed == 1]
-        removes: Sequence[int] = np.bincount(alone, minlength=len(self._matches)).tolist()
-        return [TermCount(*pair) for pair in zip(self._matches, removes, strict=True)]
+        others = (self._failed != 1).view(np.uint8) * _NO_TERM
+        alone = self._which | others
+        return [
+            TermCount(matches, int(np.count_nonzero(alone == place)))
+            for place, matches in enumerate(self._matches)
+        ]
+
+
+def _first(mask: Mask, most: int) -> list[int]:
+    """Return the first places where `mask` is set: far fewer are looked at than there are."""
+    places: list[int] = []
+    start = 0
+    while len(places) < most and start < len(mask):
+        place = start + int(mask[start:].argmax())
+        if not mask[place]:
+            break
+        places.append(place)
+        start = place + 1
+    return places
