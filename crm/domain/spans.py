@@ -22,7 +22,7 @@ class Spans:
 
     @classmethod
     def of(cls, parts: Iterable[Span]) -> Spans:
-        """Return what of `parts` fits into 64 bits; parts may be empty, of any size, and overlap."""
+        """Return what of `parts` fits into 64 bits; they may be empty, of any size, and overlap."""
         joined: list[Span] = []
         for first, last in sorted((max(first, LEAST), min(last, MOST)) for first, last in parts):
             if joined and first <= joined[-1][1] + 1:
