@@ -13,11 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,16 +24,15 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.environments import python_of, version_of
+from bench.count_peers import commands, running
+from bench.environments import version_of
 from bench.filled import a_filled_service
-from bench.frame import CLONE, Row, Size, at_most, main
-from bench.ingest import wait_until_listening
+from bench.frame import Row, Size, at_most, main
 from bench.load import Server, Times, send_all, send_at
 from bench.memory import DAY_US
 from bench.players import BRAND, posts, some_events
 from crm.domain.times import to_us
 from tests.support.instance import Instance
-from tests.support.ports import free_port
 
 PLAYERS = 1_000_000
 SMALLEST = 100_000
@@ -48,10 +44,6 @@ CONNECTIONS = 4
 EVENTS_A_S, A_REQUEST = 2_000, 100
 P95_MS = 30
 PREVIEW = "/v1/segments/preview"
-COLUMNS = (
-    "deposit_amount_30d", "last_bet_at", "bet_count_90d", "stake_amount_lifetime",
-    "ggr_amount_30d", "session_count_7d",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,10 +116,9 @@ def _beside_references(
     many = asyncio.run(_typed(server, asked, CONNECTIONS))
     found = asyncio.run(_answers(server, players))  # before any event comes in
     with tempfile.TemporaryDirectory(prefix="crm-segments-") as folder:
-        table = _exported(instance, Path(folder) / "players.parquet")
         peers = {}
-        for name, command in _commands(instance, table).items():
-            with _running(command) as peer:
+        for name, command in commands(instance, Path(folder)).items():
+            with running(command) as peer:
                 wrong = asyncio.run(_differing(peer, found))
                 at_us = _moment(found[-1][1])
                 of_peer = [asyncio.run(_counted(peer, asked // 2, at_us, t)) for t in (False, True)]
@@ -193,70 +184,8 @@ async def _answers(server: Server, players: int) -> list[tuple[Asked, dict[str, 
 # --- the references -------------------------------------------------------------------------------
 
 
-def _exported(instance: Instance, file: Path) -> Path:
-    """Have the owners' columns written to a file, through the gateway, in a process of its own."""
-    command = [sys.executable, __file__, "--export", str(file)]
-    subprocess.run(command, env=instance.environment(), check=True)
-    return file
-
-
-def _export(file: Path) -> None:
-    import polars as pl
-
-    from actors.gateway import connect
-    from cluster.commands.support import connected
-    from configs.brands import load_brands
-
-    with connected() as settings:
-        gateway = connect(settings, load_brands(settings.brands_dir))
-        found = asyncio.run(gateway.columns(BRAND, COLUMNS))
-    columns = {
-        name: pl.Series(name, found.values[name]).set(pl.Series(found.missing[name]), None)
-        if name in found.missing
-        else pl.Series(name, found.values[name])
-        for name in COLUMNS
-    }
-    pl.DataFrame({"player_id": found.player_ids, **columns}).write_parquet(file)
-
-
-def _commands(instance: Instance, table: Path) -> dict[str, list[str]]:
-    """Return how each reference is started, over the same table."""
-    script, dsn = str(CLONE / "bench" / "count_service.py"), instance.state()["postgres"]
-    asyncio.run(_into_postgres(dsn, table))
-    return {
-        "DuckDB": [str(python_of("duckdb")), script, "PORT", "duckdb", str(table)],
-        "PostgreSQL": [sys.executable, script, "PORT", "postgres", dsn],
-    }
-
-
-async def _into_postgres(dsn: str, table: Path) -> None:
-    import asyncpg
-    import polars as pl
-
-    rows = pl.read_parquet(table)
-    columns = ", ".join(f"{name} bigint" for name in COLUMNS)
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(f"CREATE TABLE ready_players (player_id text PRIMARY KEY, {columns})")
-    await connection.copy_records_to_table("ready_players", records=rows.iter_rows())
-    await connection.execute("VACUUM ANALYZE ready_players")
-    await connection.close()
-
-
 def _moment(answer: dict[str, Any]) -> int:
     return to_us(datetime.fromisoformat(answer["as_of"]))
-
-
-@contextmanager
-def _running(command: Sequence[str]) -> Iterator[Server]:
-    port = free_port()
-    command = [str(port) if word == "PORT" else word for word in command]
-    server = subprocess.Popen(command)
-    try:
-        wait_until_listening(port, server)
-        yield Server(port)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 async def _counted(peer: Server, count: int, at_us: int, terms: bool) -> Times:
@@ -284,10 +213,7 @@ async def _differing(peer: Server, found: Sequence[tuple[Asked, dict[str, Any]]]
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--export"]:
-        _export(Path(sys.argv[2]))
-    else:
-        main(
-            "segments", "A segment's preview over HTTP", measure,
-            partial(version_of, "duckdb", "duckdb"),
-        )  # fmt: skip
+    main(
+        "segments", "A segment's preview over HTTP", measure,
+        partial(version_of, "duckdb", "duckdb"),
+    )  # fmt: skip
