@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
 import ray
 import structlog
 
 from actors.wire import (
-    AppendCall,
     ColumnsPart,
     CountPart,
     FeaturesOf,
     KnownPart,
     MembersPart,
     OwnerState,
+    decode_append,
+    decode_count_call,
     encode,
 )
 from crm.adapters import clock
@@ -64,7 +64,6 @@ class FeatureShard:
     def __init__(self) -> None:
         self._owner: ShardOwner | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._decoder = msgspec.msgpack.Decoder(AppendCall)
         self._members = MemberPages()
 
     @ray.method
@@ -119,7 +118,7 @@ class FeatureShard:
     @ray.method
     async def append(self, call: bytes) -> bytes:
         """Store events; takes an encoded AppendCall, returns the encoded verdicts of its groups."""
-        groups = self._decoder.decode(call).groups
+        groups = decode_append(call).groups
         return encode(await self._ready().append(groups))
 
     @ray.method
@@ -128,11 +127,12 @@ class FeatureShard:
         return [await _features(self._ready(), one) for one in asked]
 
     @ray.method
-    async def count(self, brand: Brand, rule: str, as_of_us: int) -> CountPart:
-        """Count the players of `brand` that match `rule`, at `as_of_us` or later."""
-        owner = self._ready()
-        table = await owner.table(brand.id, from_us(as_of_us))
-        return CountPart(table.now_us, dict(owner.epochs), *matching(table, brand, rule))
+    async def count(self, call: bytes) -> bytes:
+        """Count players at a moment or later; takes an encoded CountCall, returns a CountPart."""
+        owner, asked = self._ready(), decode_count_call(call)
+        table = await owner.table(asked.brand, from_us(asked.as_of_us))
+        found = matching(table, owner.brands[asked.brand], asked.rule)
+        return encode(CountPart(table.now_us, owner.epochs, *found))
 
     @ray.method
     async def members(

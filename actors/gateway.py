@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from heapq import merge
 from itertools import islice
@@ -22,10 +23,12 @@ from actors.supervisor import NAME, Supervisor
 from actors.wire import (
     AppendCall,
     ColumnsPart,
+    CountCall,
     CountPart,
     FeaturesOf,
     KnownPart,
     MembersPart,
+    decode_count,
     decode_verdicts,
     encode,
 )
@@ -44,10 +47,11 @@ from crm.domain.ports import (
     PlayerFeatures,
     ShardFeatures,
 )
+from crm.domain.rules import Rule
 from crm.domain.shards import SHARDS, shard_of
 from crm.domain.times import from_us, to_us
 from crm.services.coalescing import Coalescer
-from crm.services.segments import SAMPLE
+from crm.services.segments import SAMPLE, summed
 
 log = structlog.get_logger(__name__)
 
@@ -90,11 +94,13 @@ class ShardGateway:
         ask_routes: Callable[[], Awaitable[Routes]] | None = None,
         *,
         coalesce: bool = True,
+        now: Callable[[], datetime] = clock.now,
     ) -> None:
         self._brands = brands
         self._log = log
         self._ask_routes = ask_routes or _ask_supervisor
         self._coalesce = coalesce
+        self._now = now
         self._routes: Routes | None = None
         self._refreshing: asyncio.Future[Routes] | None = None
         self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
@@ -179,11 +185,11 @@ class ShardGateway:
     async def _read(self, slot: int, asked: Sequence[FeaturesOf]) -> Sequence[Found]:
         return await self._ask(slot, lambda owner: owner.features.remote(asked))
 
-    async def count(self, brand: str, rule: str) -> Count:
+    async def count(self, brand: str, rule: Rule) -> Count:
         """Count the players that match `rule`, each of the 256 shards once, at one moment."""
 
-        def ask(handle: Handle, as_of_us: int) -> Awaitable[CountPart]:
-            return handle.count.remote(self._brands[brand], rule, as_of_us)
+        async def ask(handle: Handle, as_of_us: int) -> CountPart:
+            return decode_count(await handle.count.remote(encode(CountCall(brand, rule, as_of_us))))
 
         parts = await self._patiently(partial(self._all_owners, ask))
         sample = [player for part in parts for player in part.sample]
@@ -192,6 +198,7 @@ class ShardGateway:
             total=sum(part.total for part in parts),
             as_of=from_us(parts[0].as_of_us),
             sample=sorted(sample)[:SAMPLE],
+            terms=summed([part.terms for part in parts]),
         )
 
     async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
@@ -260,19 +267,24 @@ class ShardGateway:
         return await self._patiently(attempt)
 
     async def _all_owners(self, ask: Callable[[Handle, int], Awaitable[Part]]) -> list[Part]:
-        """Ask every owner at one moment; each shard must answer once, in its current epoch."""
-        as_of_us = to_us(clock.now()) + LEAD_US
+        """Ask every owner at one moment; each shard must answer once, in its current epoch.
+
+        The epochs are asked for meanwhile: an owner's lease says of the moment of its answer what
+        the epochs say of the moment of the question (docs/decisions/0003).
+        """
+        as_of_us = _next_moment(to_us(self._now()))
         for tried in range(MOMENTS_TRIED):
             slots = sorted(set((await self._known_routes()).slot_of))
             one = partial(_asking, ask, as_of_us)
-            parts = await asyncio.gather(*[self._ask(slot, one) for slot in slots])
+            asked = asyncio.gather(*[self._ask(slot, one) for slot in slots])
+            current, parts = await asyncio.gather(self._log.epochs(), asked)
             latest = max(part.as_of_us for part in parts)
             if all(part.as_of_us == latest for part in parts):
                 epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
                 counted = sum(len(part.epochs) for part in parts)
-                if counted != SHARDS or epochs != await self._log.epochs():
+                if counted != SHARDS or epochs != current:
                     raise ShardsWarming("not every shard is served by its owner; try again")
-                return list(parts)
+                return parts
             as_of_us = latest + LEAD_US * 2**tried
         raise ShardsWarming("the owners' clocks do not agree; try again")
 
@@ -355,6 +367,14 @@ def _slot(routes: Routes, slot: int) -> Slot:
     if slot not in routes.slots:
         raise ShardsWarming("these shards have gone to another owner; try again")
     return routes.slots[slot]
+
+
+def _next_moment(now_us: int) -> int:
+    """Return a moment at least LEAD_US ahead, the same for all who ask at about the same time.
+
+    Counts that overlap would else push the owners' clocks past each other's moments.
+    """
+    return (now_us // LEAD_US + 2) * LEAD_US
 
 
 def _asking(

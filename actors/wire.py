@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from crm.domain.appending import Verdict
 from crm.domain.events import LoggedEvent
+from crm.domain.ports import TermCount
+from crm.domain.rules import Rule
 
 encode = msgspec.msgpack.encode
-_verdicts = msgspec.msgpack.Decoder(list[list[Verdict]])
 
 
 class AppendCall(msgspec.Struct, array_like=True, gc=False):
@@ -30,11 +31,6 @@ class FeaturesOf(NamedTuple):
     shard: int
 
 
-def decode_verdicts(data: bytes) -> list[list[Verdict]]:
-    """Return the verdicts of an append."""
-    return _verdicts.decode(data)
-
-
 @dataclass(frozen=True)
 class OwnerState:
     """What an owner says of itself; `node` is Ray's id of the machine that it runs on."""
@@ -46,8 +42,15 @@ class OwnerState:
     pid: int = 0
 
 
-@dataclass(frozen=True)
-class CountPart:
+class CountCall(msgspec.Struct, array_like=True):
+    """A question about all of an owner's players of a brand, at a moment or later."""
+
+    brand: str
+    rule: Rule
+    as_of_us: int
+
+
+class CountPart(msgspec.Struct, array_like=True, gc=False):
     """One owner's part of a count; `epochs` says which shards it counted."""
 
     as_of_us: int
@@ -55,6 +58,7 @@ class CountPart:
     count: int
     total: int
     sample: list[str]
+    terms: list[TermCount]
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,9 @@ class KnownPart:
     as_of_us: int
     epochs: dict[int, int]
     known: int
+
+
+decode_append = msgspec.msgpack.Decoder(AppendCall).decode
+decode_verdicts = msgspec.msgpack.Decoder(list[list[Verdict]]).decode
+decode_count_call = msgspec.msgpack.Decoder(CountCall).decode
+decode_count = msgspec.msgpack.Decoder(CountPart).decode

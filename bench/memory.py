@@ -37,7 +37,7 @@ FAVOURED = 0.40
 EVENTS_A_DAY = 8  # of an active player
 CHUNK = 20_000
 NOW_US = 1_773_144_000_000_000  # 2026-03-10 12:00 UTC
-_DAY_US = 86_400_000_000
+DAY_US = 86_400_000_000
 _KINDS = [
     Kind("session.started"),
     Kind("bet.placed", product="casino"), Kind("bet.placed", product="live"),
@@ -107,8 +107,8 @@ def _fill(players: int) -> None:
     shards = np.array([shard_of(BRAND.id, player) for player in ids])
     before = psutil.Process().memory_info().rss  # ids and shards are the measurement's own
     began = time.perf_counter()
-    table = FeatureTable(BRAND.zone, NOW_US - DAYS * _DAY_US)
-    events = _live(table, ids, shards)
+    table = FeatureTable(BRAND.zone, NOW_US - DAYS * DAY_US)
+    events = live(table, ids, shards, NOW_US)
     fill_s = time.perf_counter() - began
     resident = psutil.Process().memory_info().rss - before
     rule = parse(RULE)
@@ -121,16 +121,16 @@ def _fill(players: int) -> None:
     print(json.dumps(asdict(found)))
 
 
-def _live(table: FeatureTable, ids: list[str], shards: np.ndarray) -> int:
-    """Register everybody, then let the days pass; returns how many events there were."""
+def live(table: FeatureTable, ids: list[str], shards: np.ndarray, now_us: int) -> int:
+    """Register everybody, then let DAYS pass until now; returns how many events there were."""
     rng = np.random.default_rng(1)
     everybody = np.arange(len(ids))
     registered, kinds = _indexes([Kind("player.registered")]), _indexes(_KINDS)
     # long ago: windows never give back the room of a day on which everybody did something
-    events = _apply(table, ids, shards, everybody, registered, table.now_us - 100 * _DAY_US)
+    events = _apply(table, ids, shards, everybody, registered, table.now_us - 100 * DAY_US)
     favoured = rng.permutation(len(ids))[: int(FAVOURED * len(ids))]
     for day in range(DAYS):
-        table.advance(NOW_US - (DAYS - 1 - day) * _DAY_US)
+        table.advance(now_us - (DAYS - 1 - day) * DAY_US)
         active = rng.choice(favoured, int(ACTIVE_A_DAY * len(ids)), replace=False)
         events += _apply(table, ids, shards, active, kinds, table.now_us)
     return events
@@ -152,12 +152,12 @@ def _apply(
     rng = np.random.default_rng(len(who))
     for start in range(0, len(who), CHUNK // len(kinds)):
         players = np.repeat(who[start : start + CHUNK // len(kinds)], len(kinds))
-        at = until_us - rng.integers(0, _DAY_US // 3, len(players))
+        at = until_us - rng.integers(0, DAY_US // 3, len(players))
         amounts = rng.integers(1, 10_000, len(players))
         columns = EventColumns(
             (), [ids[player] for player in players.tolist()], shards[players],
             np.tile(kinds, len(players) // len(kinds)), amounts, amounts % 3_600, at,
-            at // _DAY_US + 719_163,
+            at // DAY_US + 719_163,
         )  # fmt: skip
         table.apply(columns)
     return len(who) * len(kinds)

@@ -35,16 +35,16 @@ def count(
     from configs.brands import load_brands
     from configs.settings import load_settings
     from crm.domain.brands import choose
-    from crm.domain.segments import parse, to_text
+    from crm.domain.segments import parse
 
     brands = load_brands(load_settings().brands_dir)
     of_brand = choose(brands, brand)
-    text = to_text(parse(rule, of_brand))
+    parsed = parse(rule, of_brand)
     with connected() as settings:
         from actors.gateway import connect
         from crm.services.player_features import rfc3339
 
-        found = asyncio.run(connect(settings, brands).count(of_brand.id, text))
+        found = asyncio.run(connect(settings, brands).count(of_brand.id, parsed))
     if json:
         emit_json({"count": found.count, "as_of": rfc3339(found.as_of)})
     else:

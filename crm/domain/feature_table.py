@@ -23,7 +23,7 @@ from crm.domain.day_set import DaySet
 from crm.domain.errors import InvalidRule
 from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
 from crm.domain.feature_list import BUILT_IN, FeatureList
-from crm.domain.feature_values import DAY_US, NEVER, column_of, value_of
+from crm.domain.feature_values import DAY_US, NEVER, column_of, measures_of, value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
     HIDDEN_DAYS,
@@ -32,9 +32,12 @@ from crm.domain.features import (
     MOMENT_INDEX,
     MOMENTS,
     TRENDS,
+    Defined,
     Edge,
+    Trend,
 )
 from crm.domain.ledger import Cells, Ints, Ledger
+from crm.domain.spans import Spans
 from crm.domain.staged_events import Places, StagedEvents
 from crm.domain.times import from_us, to_us
 from crm.domain.windows import EVENTS, Lifetime, Window
@@ -337,6 +340,11 @@ class FeatureTable:
         """Return the players of some rows."""
         return [self._ids[row] for row in rows.tolist()]
 
+    def ids_at(self, places: Ints) -> list[str]:
+        """Return the players in some places of a whole column."""
+        rows = self._all_rows
+        return self.ids_of(places if isinstance(rows, slice) else rows[places])
+
     def column(self, name: str, rows: Ints | None = None) -> tuple[Ints, Mask | None]:
         """Return the values of a feature by row, and where they are missing (None: nowhere).
 
@@ -405,6 +413,25 @@ class FeatureTable:
         found[[row for row in held if row is not None]] = True
         return found[self._all_rows if rows is None else rows]
 
+    def within(self, name: str, spans: Spans) -> Mask:
+        """Return, of all players, where a feature is in `spans`; false where it is missing.
+
+        What everybody without a part in a window has in common is looked at once.
+        """
+        defined = self.features.defined[name]
+        match defined.definition:
+            case Edge() as edge:
+                mask = self._edge_within(edge, spans)
+            case Trend(since=since):
+                mask = self._made_within(defined, spans, self._windows[since])
+            case _:
+                window = self._window_of(defined)
+                if window is None:
+                    mask = _held(spans, *value_of(defined, partial(self._total, self._rows_held)))
+                else:
+                    mask = self._slots_within(defined, spans, window)
+        return mask[self._all_rows] if self.dead_rows else mask
+
     def values(self, row: int) -> dict[str, int | None]:
         """Return every feature of one player; missing ones are None."""
         index = self.features.index
@@ -430,6 +457,36 @@ class FeatureTable:
 
     def _times(self, rows: slice | Ints, edge: Edge) -> Ints:
         return self._side(edge)[0][MOMENT_INDEX[edge.moment], rows]
+
+    @property
+    def _rows_held(self) -> slice:
+        return slice(0, len(self._ids))
+
+    def _window_of(self, defined: Defined) -> Window | None:
+        """Return the window that has all that a feature is made of, if one has."""
+        if defined.window != "lifetime":
+            return self._windows[defined.window]
+        return self._lifetime.rest([self.features.index[name] for name in measures_of(defined)])
+
+    def _slots_within(self, defined: Defined, spans: Spans, window: Window) -> Mask:
+        """Look at a window's slots, and once at nothing, which is what all others have there."""
+        index = self.features.index
+        by_slot = _held(spans, *value_of(defined, lambda name, _: window.by_slot(index[name])))
+        nothing, missing = value_of(defined, lambda *_: 0)
+        return window.spread(by_slot, not missing and nothing in spans, len(self._ids))
+
+    def _made_within(self, defined: Defined, spans: Spans, longest: Window) -> Mask:
+        """Look at the rows of the longest of several windows; without a past there is no trend."""
+        rows = longest.active(len(self._ids))
+        mask = np.zeros(len(self._ids), np.bool_)
+        mask[rows] = _held(spans, *value_of(defined, partial(self._total, rows)))
+        return mask
+
+    def _edge_within(self, edge: Edge, spans: Spans) -> Mask:
+        """Compare the times themselves: whole days since are a range of times."""
+        side, never = self._side(edge)
+        times = spans.as_times(self.now_us, DAY_US) if edge.days_since else spans
+        return times.without(never).hold(side[MOMENT_INDEX[edge.moment], self._rows_held])
 
     def _edge_of(self, edge: Edge, row: int) -> int | None:
         side, never = self._side(edge)
@@ -515,12 +572,21 @@ class FeatureTable:
 
     def empty(self) -> FeatureTable:
         """Return a table of the same brand without players."""
-        return FeatureTable(self._zone, self.now_us, self.features)
+        table = FeatureTable(self._zone, self.now_us, self.features)
+        table.lists, table.watched_days = self.lists, self.watched_days
+        return table
 
     def catch_up(self, other: FeatureTable) -> None:
         """Move the clock to where `other`'s is: only then may a slice of it be loaded."""
         self.advance(other.now_us)
         self._advance_days(max(self._day, other._day))  # its own kind
+
+
+def _held(spans: Spans, values: Ints, missing: Mask | None) -> Mask:
+    mask = spans.hold(values)
+    if missing is not None:
+        mask &= ~missing
+    return mask
 
 
 def _placed(raw: bytes, rows: Ints, ours: Ints) -> tuple[Ints, Cells]:

@@ -60,6 +60,21 @@ def column_of(
     return np.where(missing, 0, (now_us - np.where(missing, 0, at)) // DAY_US), missing
 
 
+def measures_of(defined: Defined) -> tuple[str, ...]:
+    """Return the measures that a feature is made of; a trend's are read over two windows."""
+    match defined.definition:
+        case Measure(name):
+            return (name,)
+        case Derived() as one:
+            return (*one.plus, *one.minus, *one.by)
+        case Distinct(_, measures):
+            return measures
+        case Trend(_, measure):
+            return (measure,)
+        case _:
+            raise TypeError(f"{defined.feature.name} is not made of measures")
+
+
 def _ratio(top: Any, bottom: Any, scale: int) -> tuple[Any, Any]:
     """Return top / bottom x scale, at most LARGEST_RATIO, rounded half to even, and where none is.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crm.domain.appending import Group, Verdict
 from crm.domain.events import LoggedEvent
 from crm.domain.lake_files import LakeFile
+from crm.domain.rules import Rule
 from crm.domain.saved_segments import Why
 from crm.domain.telling import SILENCE, Telling
 
@@ -55,13 +56,24 @@ class ShardFeatures(msgspec.Struct):
     missing: Mapping[str, NDArray[np.bool_]]
 
 
+class TermCount(NamedTuple):
+    """How many players match one term of a rule, and how many more would match without it."""
+
+    matches: int
+    removes: int
+
+
 class Count(msgspec.Struct):
-    """An exact count of players over all virtual shards at one `as_of`, with up to ten of them."""
+    """An exact count of players over all virtual shards at one `as_of`, with up to ten of them.
+
+    `terms` is by what the rule joins with `and`, in its order.
+    """
 
     count: int
     total: int
     as_of: datetime
     sample: list[str]
+    terms: list[TermCount]
 
 
 class Members(msgspec.Struct):
@@ -94,8 +106,8 @@ class FeatureShards(Protocol):
     async def features(self, brand: str, player_id: str) -> PlayerFeatures:
         """Return all features of a player, live; raises PlayerNotFound, ShardsWarming."""
 
-    async def count(self, brand: str, rule: str) -> Count:
-        """Count the players that match a rule (text), live; raises InvalidRule, ShardsWarming."""
+    async def count(self, brand: str, rule: Rule) -> Count:
+        """Count the players that match a rule, live; raises InvalidRule, ShardsWarming."""
 
     async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
         """Return the first `limit` players after `after` that match a rule (text), live, in order.

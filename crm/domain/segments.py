@@ -5,7 +5,7 @@ A rule has two equal forms, text and tree; both come and go through here.
 
 from __future__ import annotations
 
-from operator import eq, ge, gt, le, lt, ne
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,20 @@ from crm.domain.rule_masks import KNOWN_SINCE, column_over, named_window, term_m
 from crm.domain.rule_terms import Did, DidNot
 from crm.domain.rule_text import bounded, parse, to_text
 from crm.domain.rule_words import measure_of, subject
-from crm.domain.rules import And, Between, Compare, Exists, In, Not, Or, Rule, Value, to_tree
+from crm.domain.rules import (
+    And,
+    Between,
+    Compare,
+    Condition,
+    Exists,
+    In,
+    Not,
+    Or,
+    Rule,
+    Value,
+    to_tree,
+)
+from crm.domain.spans import EVERY, LEAST, MOST, Span, Spans
 
 __all__ = [
     "ColumnSource",
@@ -29,11 +42,16 @@ __all__ = [
     "parse",
     "to_text",
     "to_tree",
+    "top_terms",
 ]
 
-# how each operator meets the first (0) or the last (1) integer of a literal
-_EDGES = {"=": (eq, 0), "!=": (ne, 0), "<": (lt, 0), "<=": (le, 1), ">": (gt, 1), ">=": (ge, 0)}
-_INT64 = np.iinfo(np.int64)
+
+@runtime_checkable
+class MaskSource(ColumnSource, Protocol):
+    """A source that knows a shorter way to a mask than a whole column."""
+
+    def within(self, name: str, spans: Spans) -> Mask:
+        """Return a new mask of where a feature is in `spans`; false where it is missing."""
 
 
 def from_tree(tree: object, brand: Brand | None = None) -> Rule:
@@ -58,6 +76,11 @@ def features_of(rule: Rule) -> set[str]:
     return {name for name in found if name}
 
 
+def top_terms(rule: Rule) -> tuple[Rule, ...]:
+    """Return what the rule joins by `and`, or the rule itself."""
+    return rule.terms if isinstance(rule, And) else (rule,)
+
+
 def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
     """Return a new array of `n` that is true where a player of `brand` is in the rule.
 
@@ -78,52 +101,57 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
         case Not(term):
             mask = compile_mask(term, brand, table, n)
             return np.logical_not(mask, out=mask)
-        case Exists(feature, over):
-            missing = column_over(feature, over, table)[1]
-            return np.ones(n, np.bool_) if missing is None else ~missing
-        case Compare() | Between() | In():
-            values, missing = column_over(rule.feature, rule.over, table)
-            mask = holds(rule, brand, values)
-            if missing is not None:
-                mask &= ~missing
-            return mask
+        case Exists() | Compare() | Between() | In():
+            return _within(table, rule, _spans(rule, brand))
         case _:
             return term_mask(rule, brand, table)
 
 
 def holds(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
     """Return where a condition is true of raw values that are not missing."""
+    return _spans(rule, brand).hold(column)
+
+
+def _within(table: ColumnSource, rule: Condition, spans: Spans) -> Mask:
+    if isinstance(table, MaskSource) and rule.over is None:
+        return table.within(rule.feature, spans)
+    values, missing = column_over(rule.feature, rule.over, table)
+    mask = spans.hold(values)
+    if missing is not None:
+        mask &= ~missing
+    return mask
+
+
+def _spans(rule: Condition, brand: Brand) -> Spans:
+    """Return the raw integers that a condition asks for."""
+    if isinstance(rule, Exists):
+        return EVERY
     feature = subject(rule.feature, rule.over, list_of(brand))
 
-    def bounds(value: Value) -> tuple[int, int]:
+    def bounds(value: Value) -> Span:
         return rules.bounds(feature, value, brand)
 
     match rule:
         case Compare(_, op, value):
-            return _compared(column, op, *bounds(value))
+            return Spans.of(_compared(op, *bounds(value)))
         case Between(_, low, high):
-            return _within(column, bounds(low)[0], bounds(high)[1])
+            return Spans.of([(bounds(low)[0], bounds(high)[1])])
         case In(_, values):
-            ranges = [bounds(value) for value in values]
-            single = [a for a, b in ranges if a == b and _INT64.min <= a <= _INT64.max]
-            mask = np.isin(column, np.array(single, np.int64))
-            for first, last in ranges:
-                if first < last:
-                    mask |= _within(column, first, last)
-            return mask
+            return Spans.of(map(bounds, values))
 
 
-def _compared(column: NDArray[np.int64], op: rules.Operator, first: int, last: int) -> Mask:
+def _compared(op: rules.Operator, first: int, last: int) -> list[Span]:
     """Compare with a literal that stands for `first` to `last`: a date is a whole day."""
-    if first < last and op in {"=", "!="}:
-        within = _within(column, first, last)
-        return within if op == "=" else np.logical_not(within, out=within)
-    compare, edge = _EDGES[op]
-    mask: Mask = compare(column, (first, last)[edge])
-    return mask
-
-
-def _within(column: NDArray[np.int64], first: int, last: int) -> Mask:
-    mask = column >= first
-    mask &= column <= last
-    return mask
+    match op:
+        case "=":
+            return [(first, last)]
+        case "!=":
+            return [(LEAST, first - 1), (last + 1, MOST)]
+        case "<":
+            return [(LEAST, first - 1)]
+        case "<=":
+            return [(LEAST, last)]
+        case ">":
+            return [(last + 1, MOST)]
+        case ">=":
+            return [(first, MOST)]

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crm.domain.features import Measure
 from crm.domain.ledger import Cells, Ints
+
+Mask = NDArray[np.bool_]
 
 _BLOCK_BITS = 8
 _BLOCK = 1 << _BLOCK_BITS  # slots: a window grows by whole blocks, so nothing that it has moves
 _GROWTH = 16  # by a sixteenth of its blocks: the room is made by remapping, not by copying
 _EVERYBODY = "player.registered"
+_FEW = 5  # a fifth of the rows: so many are set one by one, more are looked up
 _IDLE = 4  # room is given back when no more than a quarter of it is used
 # Measure 0 counts every event, so that a player's column is free again once it is back at 0.
 EVENTS = 0
@@ -31,6 +35,7 @@ class Window:
         self._all = len(measures) == total
         self._slot = np.zeros(0, dtype=np.int32)  # of a row; -1: nothing in this window
         self._totals = np.zeros((1, len(measures), _BLOCK), dtype=np.int64)
+        self._row = np.zeros(_BLOCK, dtype=np.int32)  # of a slot; of a free one: anybody's
         self._free = list(range(_BLOCK - 1, -1, -1))
 
     def fit(self, rows: int) -> None:
@@ -74,11 +79,35 @@ class Window:
         slots, place = self._slot[rows], self._place[measure]
         column: Ints
         if isinstance(rows, slice):
-            column = self._totals[:, place].reshape(-1)[slots]
+            column = self._totals[:, place].reshape(-1)[_indexes(slots)]
         else:
             column = self._totals[slots >> _BLOCK_BITS, place, slots % _BLOCK]
         column[slots < 0] = 0  # -1 has read somebody else's
         return column
+
+    def by_slot(self, measure: int) -> Ints:
+        """Return a new column of a measure by slot; slots of nobody hold 0."""
+        column: Ints = self._totals[:, self._place[measure]].reshape(-1)
+        return column
+
+    def spread(self, by_slot: Mask, others: bool, rows: int) -> Mask:
+        """Return by row what a mask says of its slot, and `others` for rows without one.
+
+        Slots of nobody must be as `others`, which what is read of their totals always is.
+        """
+        if others:
+            mask = self.spread(~by_slot, False, rows)
+            return np.logical_not(mask, out=mask)
+        slots = np.flatnonzero(by_slot)  # twice as quick to index with as what it is made of
+        if len(slots) * _FEW > rows:
+            return np.append(by_slot, False)[_indexes(self._slot[:rows])]  # -1 is the last
+        mask = np.zeros(rows, np.bool_)
+        mask[self._row[slots]] = True
+        return mask
+
+    def active(self, rows: int) -> Ints:
+        """Return the rows, of the first so many, that have a slot."""
+        return np.flatnonzero(self._slot[:rows] >= 0)
 
     def of_row(self, row: int) -> list[int]:
         """Return every measure of one row, 0 for those that are not kept."""
@@ -92,7 +121,7 @@ class Window:
     @property
     def nbytes(self) -> int:
         """The bytes of its arrays."""
-        return self._slot.nbytes + self._totals.nbytes
+        return self._slot.nbytes + self._row.nbytes + self._totals.nbytes
 
     def _at(self, cells: Cells) -> Ints:
         """Return where the cells' totals are, counted through all blocks."""
@@ -103,14 +132,17 @@ class Window:
     def _give_slots(self, rows: Ints) -> None:
         if len(rows) > len(self._free):
             self._add_blocks(len(rows) - len(self._free))
-        self._slot[rows] = self._free[-len(rows) :]
+        slots = self._free[-len(rows) :]
         del self._free[-len(rows) :]
+        self._slot[rows] = slots
+        self._row[slots] = rows
 
     def _add_blocks(self, slots: int) -> None:
         blocks, *shape = self._totals.shape
         more = max(-(-slots // _BLOCK), blocks // _GROWTH)
         self._totals.resize((blocks + more, *shape), refcheck=False)  # nobody keeps a view of it
         first, end = blocks * _BLOCK, (blocks + more) * _BLOCK
+        self._row.resize(end, refcheck=False)
         self._free = [*range(end - 1, first - 1, -1), *self._free]
 
     def _each_once(self, rows: Ints) -> Ints:
@@ -135,8 +167,15 @@ class Window:
         kept = self._totals[old >> _BLOCK_BITS, :, old % _BLOCK]
         totals[new >> _BLOCK_BITS, :, new % _BLOCK] = kept
         self._slot[rows] = new
+        self._row = np.zeros(blocks * _BLOCK, dtype=np.int32)
+        self._row[new] = rows
         self._totals = totals
         self._free = list(range(blocks * _BLOCK - 1, used - 1, -1))
+
+
+def _indexes(slots: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Return the same numbers as numpy looks them up twice as quickly."""
+    return slots.astype(np.intp)
 
 
 class Lifetime:
@@ -179,6 +218,10 @@ class Lifetime:
             return self._rest.values(measure, rows)
         column: Ints = self._totals[place, rows]
         return column
+
+    def rest(self, measures: Sequence[int]) -> Window | None:
+        """Return where all of these are by slot, if none of them has a column for everybody."""
+        return self._rest if (self._place[list(measures)] < 0).all() else None
 
     def of_row(self, row: int) -> list[int]:
         """Return every measure of one row."""

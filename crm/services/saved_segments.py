@@ -19,6 +19,8 @@ from crm.domain.errors import (
 )
 from crm.domain.player_lists import PlayerList
 from crm.domain.ports import FeatureShards, Members
+from crm.domain.rule_text import parse
+from crm.domain.rules import Rule
 from crm.domain.saved_segments import (
     Kind,
     ListReport,
@@ -32,7 +34,7 @@ from crm.domain.saved_segments import (
     check_name,
 )
 from crm.domain.shards import shard_of
-from crm.services.segment_rules import RuleForms, forms, names_in, whole
+from crm.services.segment_rules import RuleForms, forms, names_in, names_segments, whole
 from crm.services.segment_store import SegmentStore
 
 PAGE = 20_000  # players that are asked for, or about, at once
@@ -157,7 +159,8 @@ class SavedSegments:
     async def _size(self, segment: SavedSegment, rule: RuleForms) -> SegmentSize | None:
         """Count who is in; None while shards or lists are being loaded: it is measured later."""
         try:
-            found = await self._shards.count(segment.brand, rule.whole)
+            tree = parse(rule.whole, self._brand(segment))
+            found = await self._shards.count(segment.brand, tree)
         except ShardsWarming:
             return None
         except InvalidRule:
@@ -183,6 +186,11 @@ class SavedSegments:
         if uses := await self._uses(segment, called):
             names = ", ".join(f'"{use.name}"' for use in uses[:5])
             raise SegmentInUse(f"other segments name this one in their rules: {names}")
+
+    async def whole(self, brand: Brand, rule: str | dict[str, Any]) -> Rule:
+        """Return a rule (text or tree) with what other segments put into it; raises InvalidRule."""
+        live = await self.store.active(brand.id) if names_segments(rule) else []
+        return parse(forms(rule, brand, live).whole, brand)
 
     # --- questions ------------------------------------------------------------------------------
 

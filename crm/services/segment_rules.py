@@ -48,6 +48,11 @@ def forms(
     return RuleForms(to_text(tree), to_text(whole), bool(_named(whole)))
 
 
+def names_segments(rule: str | dict[str, Any]) -> bool:
+    """Whether a rule may name other segments; only then they need to be known."""
+    return "segment" in str(rule) or "list" in str(rule)
+
+
 def whole(rule: str, brand: Brand, live: Iterable[LiveSegment]) -> str:
     """Return a saved rule as shards evaluate it; raises InvalidRule."""
     tree = _parsed(rule, brand)

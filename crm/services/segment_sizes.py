@@ -11,6 +11,8 @@ import structlog
 from crm.domain.brands import Brand
 from crm.domain.errors import InvalidRule
 from crm.domain.ports import Count
+from crm.domain.rule_text import parse
+from crm.domain.rules import Rule
 from crm.domain.saved_segments import LiveSegment, SegmentSize
 from crm.services.segment_rules import names_in, whole
 from crm.services.segment_store import SegmentSizes
@@ -23,7 +25,7 @@ ANSWERS_KEPT = timedelta(days=1)  # under an Idempotency-Key
 class Counting(Protocol):
     """The one thing that measuring needs of the feature shards."""
 
-    async def count(self, brand: str, rule: str) -> Count:
+    async def count(self, brand: str, rule: Rule) -> Count:
         """Count the players that match a rule; raises InvalidRule, ShardsWarming."""
 
 
@@ -60,5 +62,5 @@ async def _measured(
     rule = segment.rule
     if names_in(rule, brand):
         rule = whole(rule, brand, await store.active(brand.id))
-    found = await shards.count(brand.id, rule)
+    found = await shards.count(brand.id, parse(rule, brand))
     return SegmentSize(found.as_of, segment.version, found.count)

@@ -39,8 +39,9 @@ class ShardMembers:
     def use(self, live: Watched) -> None:
         """Have these segments live: whoever is in then, has not entered."""
         self.live = live
+        for brand in {*live.lists} & self._brands.keys():
+            self.tables.of(brand).lists = dict(live.lists[brand])
         for brand in {*self._of, *live.segments}:
-            self.tables.of(brand).lists = dict(live.lists.get(brand, {}))
             self._membership(brand).use(live.segments.get(brand, ()))
         self._must_tell = True
 

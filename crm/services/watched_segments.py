@@ -39,15 +39,16 @@ class WatchedSegments:
             if one.brand in self._brands:
                 by_brand.setdefault(one.brand, []).append(one)
         segments = {brand: _watched(some, self._brands[brand]) for brand, some in by_brand.items()}
-        lists = {brand: await self._players(some) for brand, some in segments.items()}
+        lists = {brand: await self._lists(some) for brand, some in by_brand.items()}
         return Watched({brand: some for brand, some in segments.items() if some}, lists)
 
-    async def _players(self, segments: Sequence[WatchedSegment]) -> dict[str, frozenset[str]]:
-        """Return the players of the lists that rules ask."""
+    async def _lists(self, live: Sequence[LiveSegment]) -> dict[str, frozenset[str]]:
+        """Return the players of all lists: any rule may ask for them, a preview's too."""
         found: dict[str, frozenset[str]] = {}
-        for name in sorted({name for segment in segments for name, _ in segment.lists}):
-            by_shard = await self._store.players_of(name, range(SHARDS))
-            found[name] = frozenset(player for some in by_shard.values() for player in some)
+        for one in live:
+            if one.rule is None:
+                by_shard = await self._store.players_of(one.id, range(SHARDS))
+                found[one.id] = frozenset(player for some in by_shard.values() for player in some)
         return found
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from crm.domain.rule_text import parse, to_text
-from crm.domain.rules import from_tree
+from crm.domain.brands import Brand
+from crm.domain.segments import Rule, from_tree, parse, to_text, top_terms
+from crm.services.segment_rules import names_segments
 from deployments.api.answers import answers, json
 from deployments.api.services import Services
+
+# what somebody types comes again: an owner's numbers move on while the rule stays
+_parsed = lru_cache(maxsize=256)(parse)
 
 
 class Preview(BaseModel):
@@ -26,12 +31,27 @@ class Preview(BaseModel):
     ]
 
 
+class PreviewTerm(msgspec.Struct):
+    """One term of the rule, alone: how many match it, and how many more would match without it."""
+
+    rule: str
+    matches: int
+    removes: int
+
+
+class PreviewBreakdown(msgspec.Struct):
+    """All players, and what each term does: those that `and` joins, or else the rule itself."""
+
+    players: int
+    terms: list[PreviewTerm]
+
+
 class SegmentPreview(msgspec.Struct):
-    """How many players match at `as_of`, of how many (`breakdown.players`), and some of them."""
+    """How many players match at `as_of`, how that comes about, and up to ten of them."""
 
     count: int
     as_of: datetime
-    breakdown: dict[str, int]
+    breakdown: PreviewBreakdown
     sample: list[str]
 
 
@@ -55,15 +75,26 @@ def router(services: Services) -> APIRouter:
         ),
     )
     async def preview(asked: Preview) -> Response:
-        """Count the players that match a rule: exact, live, each shard once, at one moment."""
+        """Count the players that match a rule: exact, live, each shard once, at one moment.
+
+        Of each term that `and` joins it says how many match it alone, and how many more would match
+        the rule without it.
+        """
         brand = services.brand(asked.brand)
-        rule = (
-            parse(asked.rule, brand)
-            if isinstance(asked.rule, str)
-            else from_tree(asked.rule, brand)
-        )
-        found = await services.shards.count(brand.id, to_text(rule))
-        breakdown = {"players": found.total}
+        if names_segments(asked.rule):
+            rule = await services.segments.whole(brand, asked.rule)
+        else:
+            rule = _rule(asked.rule, brand)
+        found = await services.shards.count(brand.id, rule)
+        terms = [
+            PreviewTerm(to_text(term), *counted)
+            for term, counted in zip(top_terms(rule), found.terms, strict=True)
+        ]
+        breakdown = PreviewBreakdown(found.total, terms)
         return json(SegmentPreview(found.count, found.as_of, breakdown, found.sample))
 
     return routes
+
+
+def _rule(asked: str | dict[str, Any], brand: Brand) -> Rule:
+    return _parsed(asked, brand) if isinstance(asked, str) else from_tree(asked, brand)

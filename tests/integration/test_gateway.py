@@ -22,6 +22,7 @@ from actors.processes import NAMESPACE
 from actors.supervisor import NAME
 from actors.wire import AppendCall, FeaturesOf, decode_verdicts, encode
 from crm.domain.errors import CrmError, ShardsWarming
+from crm.domain.rule_text import parse
 from tests.support.ray_shards import (
     BRAND,
     LONG_S,
@@ -97,8 +98,8 @@ async def test_events_go_in_and_features_counts_and_columns_come_out(shards: str
         features = await gateway.features(BRAND.id, "p7")
         assert features.values["bet_count_lifetime"] == 10
         assert features.values["stake_amount_lifetime"] == 12_500
-        count = await gateway.count(BRAND.id, "bet_count_lifetime >= 10")
-        assert (count.count, count.total) == (40, 40)
+        count = await gateway.count(BRAND.id, parse("bet_count_lifetime >= 10"))
+        assert (count.count, count.total, count.terms) == (40, 40, [(40, 0)])
         assert await faults(gateway, shards, {f"e{n}" for n in range(400)}) == []
 
 

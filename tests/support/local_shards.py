@@ -8,6 +8,7 @@ from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.errors import ShardsWarming
 from crm.domain.ports import Columns, Count, Explained, Members, PlayerFeatures, ShardFeatures
+from crm.domain.rules import Rule
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
 from crm.services.player_features import columns_of, player_features, shard_features
@@ -41,11 +42,13 @@ class LocalShards:
         table = await self.owner.table(brand)
         return player_features(table, brand, player_id, shard, self.owner.epochs[shard])
 
-    async def count(self, brand: str, rule: str) -> Count:
+    async def count(self, brand: str, rule: Rule) -> Count:
         """Count the players that match `rule`."""
         table = await self.owner.table(brand)
         found = matching(table, self._brands[brand], rule)
-        return Count(found.matches, found.total, from_us(table.now_us), sorted(found.sample))
+        return Count(
+            found.matches, found.total, from_us(table.now_us), sorted(found.sample), found.terms
+        )
 
     async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
         """Return the first players after `after` that match."""

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from structlog.testing import capture_logs
 
 from crm.domain.errors import SealBroken
+from crm.domain.rules import Rule
 from deployments.api import guard
 from deployments.api.guard import OPEN, OPEN_BELOW, REREAD_S, SAFE
 from tests.support.api import KEY, Api, a_client, an_api, an_event_body, problem_of
@@ -192,7 +193,7 @@ class _Broken(LocalShards):
     async def append(self, groups: Any) -> Any:
         raise KeyError("ana@example.com")
 
-    async def count(self, brand: str, rule: str) -> Any:
+    async def count(self, brand: str, rule: Rule) -> Any:
         raise SealBroken("a named fact without a status of its own")
 
 

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from crm.domain.errors import ShardsWarming
 from crm.domain.rule_text import parse
-from crm.domain.rules import to_tree
+from crm.domain.rules import Rule, to_tree
 from crm.services import saved_segments
 from tests.support.api import KEY, Api, a_client, an_api, an_event_body, problem_of
 from tests.support.local_shards import LocalShards
@@ -191,7 +191,7 @@ async def test_while_the_shards_are_loaded_a_segment_is_saved_without_a_size() -
         def __init__(self) -> None:
             pass
 
-        async def count(self, brand: str, rule: str) -> Any:
+        async def count(self, brand: str, rule: Rule) -> Any:
             raise ShardsWarming("not yet")
 
     async with an_api(shards=Warming()) as api:

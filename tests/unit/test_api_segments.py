@@ -34,7 +34,19 @@ async def test_a_rule_counts_the_same_as_text_and_as_a_tree(api: Api) -> None:
     ]
     assert found[0] == found[1]
     assert found[0].pop("as_of").endswith("Z")
-    assert found[0] == {"count": 2, "breakdown": {"players": 3}, "sample": ["p1", "p3"]}
+    terms = [
+        {"rule": "stake_amount_lifetime >= 20", "matches": 2, "removes": 1},
+        {"rule": "bet_count_lifetime > 0", "matches": 3, "removes": 0},
+    ]
+    breakdown = {"players": 3, "terms": terms}
+    assert found[0] == {"count": 2, "breakdown": breakdown, "sample": ["p1", "p3"]}
+
+
+async def test_a_rule_that_joins_nothing_by_and_is_its_own_only_term(api: Api) -> None:
+    rule = "not(stake_amount_lifetime < 20) or bet_count_7d = 9"
+    breakdown = (await api.client.post(PATH, json={"rule": rule})).json()["breakdown"]
+    text = "not (stake_amount_lifetime < 20) or bet_count_7d = 9"
+    assert breakdown["terms"] == [{"rule": text, "matches": 2, "removes": 1}]
 
 
 async def test_without_a_brand_the_first_one_is_asked(api: Api) -> None:

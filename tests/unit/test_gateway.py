@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
@@ -21,17 +22,20 @@ from actors.wire import (
     KnownPart,
     MembersPart,
     OwnerState,
+    decode_count_call,
     encode,
 )
 from crm.adapters.memory import MemoryEventLog
 from crm.domain.errors import CrmError, PlayerNotFound, ShardsWarming
-from crm.domain.ports import Explained, PlayerFeatures
+from crm.domain.ports import Explained, PlayerFeatures, TermCount
+from crm.domain.rules import Exists
 from crm.domain.saved_segments import Why
 from crm.domain.shards import SHARDS, shards_of_slot
-from crm.domain.times import from_us
+from crm.domain.times import from_us, to_us
 from tests.support.builders import NOON, a_brand, a_logged_event
 
 BRAND = a_brand()
+RULE = Exists("first_bet_at")
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,13 @@ class FakeOwner:
     def count(self) -> _Method:
         """Count one player, at the later of the moment asked for and its own."""
 
-        async def count(_brand: object, _rule: str, as_of_us: int) -> CountPart:
+        async def count(call: bytes) -> bytes:
+            as_of_us = decode_count_call(call).as_of_us
             self.asked_us.append(as_of_us)
             ahead, self.ahead_us = self.ahead_us, 0
-            return CountPart(as_of_us + ahead, self.epochs, 1, 10, [f"p{self.slot}"])
+            terms = [TermCount(1, 9 + self.slot)]
+            part = CountPart(as_of_us + ahead, self.epochs, 1, 10, [f"p{self.slot}"], terms)
+            return encode(part)
 
         return _Method(count)
 
@@ -187,8 +194,9 @@ def _gateway(system: Supervised) -> ShardGateway:
 async def test_a_count_is_the_sum_of_owners_that_hold_every_shard_in_its_epoch(
     system: Supervised,
 ) -> None:
-    found = await _gateway(system).count(BRAND.id, "exists first_bet_at")
+    found = await _gateway(system).count(BRAND.id, RULE)
     assert (found.count, found.total, found.sample) == (2, 20, ["p0", "p1"])
+    assert found.terms == [TermCount(2, 19)]
 
 
 @pytest.mark.parametrize("fault", ["former epoch", "a shard short", "a shard twice"])
@@ -202,14 +210,14 @@ async def test_a_count_that_does_not_hold_every_shard_once_is_not_believed(
     else:
         system.owners[0].shards.append(1)
     with pytest.raises(ShardsWarming, match="not every shard"):
-        await _gateway(system).count(BRAND.id, "exists first_bet_at")
+        await _gateway(system).count(BRAND.id, RULE)
 
 
 async def test_owners_that_are_past_the_moment_are_asked_again_at_a_later_one(
     system: Supervised,
 ) -> None:
     system.owners[1].ahead_us = 5_000_000
-    found = await _gateway(system).count(BRAND.id, "exists first_bet_at")
+    found = await _gateway(system).count(BRAND.id, RULE)
     first, second = system.owners[0].asked_us
     assert system.owners[1].asked_us == [first, second]
     assert second > first + 5_000_000
@@ -302,7 +310,7 @@ async def test_a_count_asks_no_owner_to_which_no_shard_belongs(system: Supervise
 
     slots = {0: _slot(system.owners[0]), 1: _slot(system.owners[1]), 2: _slot(Idle(2))}
     system.asked, system.later = 1, Routes(slots, system.slot_of)
-    assert (await _gateway(system).count(BRAND.id, "exists first_bet_at")).count == 2
+    assert (await _gateway(system).count(BRAND.id, RULE)).count == 2
 
 
 async def test_a_page_of_members_is_merged_in_order_from_what_each_owner_has(
@@ -335,3 +343,12 @@ async def test_an_explanation_of_a_former_epoch_is_dropped_and_asked_again(
     assert (await gateway.explain(BRAND.id, "exists first_bet_at", player)).epoch == 2
     with pytest.raises(PlayerNotFound):
         await gateway.explain(BRAND.id, "exists first_bet_at", "nobody")
+
+
+async def test_counts_that_overlap_propose_one_moment(system: Supervised) -> None:
+    times = [NOON + timedelta(microseconds=later) for later in (0, 1, module.LEAD_US - 1)]
+    gateway = ShardGateway({BRAND.id: BRAND}, system.log, system.routes, now=iter(times).__next__)
+    for at in times:
+        await gateway.count(BRAND.id, RULE)
+        assert system.owners[0].asked_us[-1] > to_us(at) + module.LEAD_US
+    assert len(set(system.owners[0].asked_us)) == 1

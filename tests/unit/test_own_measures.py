@@ -26,6 +26,7 @@ from crm.domain.features import MEASURES
 from crm.domain.measure_definitions import MAX_MEASURES, parse_measures
 from crm.domain.own_measures import LARGEST, OwnMeasure, canonical, scaled
 from crm.domain.ports import FeatureShards, ShardFeatures
+from crm.domain.rule_text import parse
 from crm.domain.times import to_us
 from crm.services.player_features import columns_of, shard_features
 from crm.services.segments import matching
@@ -286,7 +287,7 @@ async def test_what_the_running_service_does_not_count_is_told_apart(
 ) -> None:
     shards = _Shards(a_brand(measures=started))
     caller = a_brand(measures=edited)
-    rule = "mean_cashout_7d > 1 or bet_count_7d > 0"
+    rule = parse("mean_cashout_7d > 1 or bet_count_7d > 0", a_brand(measures=OWN[:1]))
     if started:
         assert matching(shards.table, caller, rule).matches == 1
     else:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from crm.adapters.memory_segments import MemorySegments
-from crm.domain.errors import InvalidRule, ShardsWarming
+from crm.domain.errors import ShardsWarming
 from crm.domain.ports import Count
+from crm.domain.rules import Rule
 from crm.domain.saved_segments import Once, SavedSegment, SegmentSize
 from crm.services.segment_sizes import measure_due
 from tests.support.builders import NOON, a_brand
@@ -27,14 +28,12 @@ class Counted:
         self.warming = False
         self._clock = clock
 
-    async def count(self, brand: str, rule: str) -> Count:
+    async def count(self, brand: str, rule: Rule) -> Count:
         """Return what is set."""
         assert brand == "demo"
         if self.warming:
             raise ShardsWarming("not yet")
-        if rule.startswith("gone"):
-            raise InvalidRule("there is no feature 'gone'")
-        return Count(self.players, 9, self._clock(), [])
+        return Count(self.players, 9, self._clock(), [], [])
 
 
 @pytest.fixture

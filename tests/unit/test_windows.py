@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from crm.domain.ledger import Cells, Ledger
 from crm.domain.windows import EVENTS, Window
@@ -35,3 +36,22 @@ def test_a_bucket_keeps_values_that_do_not_fit_four_bytes() -> None:
         ledger.add(np.full(MANY, 7), Cells(rows, np.zeros(MANY, dtype=np.int64), values))
     ((_, cells),) = ledger.between(0, 10)
     assert cells.summed().values.tolist() == (2 * values).tolist()
+
+
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("one_in", [2, 100])
+def test_a_mask_by_slot_comes_to_the_rows_that_have_the_slots_now(
+    one_in: int, others: bool
+) -> None:
+    window, rows = Window(range(3), 3), range(1, MANY, 3)
+    window.fit(MANY)
+    window.add(_one_event_each(range(MANY)))
+    window.take_away(_one_event_each(range(1)))
+    window.take_away(_one_event_each(range(2, MANY)))  # room is given back: row 1 gets a new slot
+    window.add(_one_event_each(rows[1:]))  # and there is more room again
+    window.add(_one_event_each(rows[::one_in]))
+    asked = (window.by_slot(EVENTS) == 2) ^ others
+    found = window.spread(asked, others, MANY - 1)
+    expected = np.isin(np.arange(MANY - 1), rows[::one_in]) ^ others
+    assert found.tolist() == expected.tolist()
+    assert window.active(MANY - 1).tolist() == [row for row in rows if row < MANY - 1]
