@@ -1,4 +1,4 @@
-"""Where the API listens and how many replicas serve it."""
+"""Where the API listens, how many replicas serve it, and how many the live socket."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,3 +15,11 @@ class ApiSettings:
     host: str = "127.0.0.1"
     port: Port = 8000
     replicas: int = 2
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How many replicas serve live sockets, and how many sockets each holds at most."""
+
+    replicas: int = 1
+    sockets: Annotated[int, Field(ge=1, le=4_000)] = 2_000

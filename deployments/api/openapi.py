@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from crm.services.clustering import PlayerCluster
 from crm.services.ingest import IngestReport
@@ -18,6 +20,7 @@ from deployments.api.health import Health, Readiness
 from deployments.api.players import FeatureList, FeaturesOfPlayer, Player
 from deployments.api.problems import Problem
 from deployments.api.segments import SegmentPreview
+from deployments.live import tickets
 
 _TYPES = (
     ClusterList,
@@ -25,6 +28,7 @@ _TYPES = (
     FeaturesOfPlayer,
     Health,
     IngestReport,
+    tickets.LiveTicket,
     Player,
     PlayerCluster,
     Problem,
@@ -37,6 +41,7 @@ _TAGS = [
     {"name": "features", "description": "What is known of every player."},
     {"name": "segments", "description": "Players by rule."},
     {"name": "clusters", "description": "Players by likeness."},
+    {"name": "live", "description": "What happens, as it happens: a WebSocket, see docs/live.md."},
     {"name": "health", "description": "The state of the service; no key is needed."},
 ]
 _BEARER = {
@@ -54,7 +59,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         version=app.version,
         summary=app.summary,
         description=app.description,
-        routes=app.routes,
+        routes=[*app.routes, *_elsewhere()],
         tags=_TAGS,
     )
     components = document.setdefault("components", {})
@@ -69,6 +74,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             _complete(path, operation)
     return document
+
+
+def _elsewhere() -> Sequence[BaseRoute]:
+    """Return the routes that another deployment serves under the same address."""
+    return tickets.router(cast("tickets.HasTickets", None)).routes
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ STATUS = {
     "slow_body": 408,
     "too_large": 413,
     "too_many_events": 413,
+    "upgrade_required": 426,
     "invalid_rule": 422,
     "invalid_field": 422,
     "internal": 500,
