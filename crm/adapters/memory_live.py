@@ -133,6 +133,9 @@ class MemoryJobs:
     async def sweep(self) -> None:
         """Forget what ended long ago: here nothing is old."""
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     async def recent(self, seconds: float, silence_s: float) -> list[Job]:
         """Return what runs and what changed in the last seconds, the newest first."""
         now = self._clock()

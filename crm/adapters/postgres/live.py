@@ -151,6 +151,10 @@ class PostgresJobs:
         async with self._pool.using() as connection:
             await connection.execute(load("live")["sweep_jobs"], _KEPT_DAYS)
 
+    async def close(self) -> None:
+        """End every connection."""
+        await self._pool.close()
+
     async def recent(self, seconds: float, silence_s: float) -> list[Job]:
         """Return what runs and what changed in the last seconds, the newest first.
 
@@ -159,6 +163,11 @@ class PostgresJobs:
         async with self._pool.using() as connection:
             rows = await connection.fetch(load("live")["jobs_since"], seconds, silence_s, _SHOWN)
         return [Job(**dict(row)) for row in rows]
+
+
+def open_jobs(dsn: str) -> PostgresJobs:
+    """Return the jobs of the database at `dsn`, over a connection of their own."""
+    return PostgresJobs(Pool(dsn, most=1))
 
 
 class PostgresLog:
