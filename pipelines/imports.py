@@ -163,9 +163,8 @@ def import_files(
     tally = Tally(len(planned.files))
     mapping = planned.mapping
     what = f"importing {mapping.source} ({len(planned.files)} files)"
-    job = job_progress(
-        stores.open_jobs, "import", what, planned.total, "rows", mapping.constant_brand
-    )
+    brand = mapping.constant_brand
+    job = job_progress(stores.open_jobs, "import", what, planned.total, "rows", brand)
     with job as told, progress(planned.total, "importing") as advance:
         for outcome in (execute or on_ray)(planned, stores):
             tally.add(outcome)

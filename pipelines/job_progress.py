@@ -117,9 +117,9 @@ def _tell_until(open_jobs: OpenJobs, progress: Progress, over: threading.Event) 
         while not ended:
             ended = over.is_set()
             job = progress.job
-            if job != told or quiet_s >= SIGN_OF_LIFE_S:
-                if runner.run(_put(jobs, job, first=told is None)):
-                    told, quiet_s = job, 0.0
+            due = job != told or quiet_s >= SIGN_OF_LIFE_S
+            if due and runner.run(_put(jobs, job, first=told is None)):
+                told, quiet_s = job, 0.0
             if not ended:
                 over.wait(EVERY_S)
                 quiet_s += EVERY_S
