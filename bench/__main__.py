@@ -15,7 +15,7 @@ import sys
 from bench.frame import CLONE, results_of
 from bench.page import read_results, write_page
 
-USUAL = ("ingest", "feature_read", "batch", "restart", "memory")
+USUAL = ("ingest", "feature_read", "live", "batch", "restart", "memory")
 ALL = (*USUAL, "growth")
 
 

@@ -11,8 +11,6 @@ from deployments.live.deployment import LiveDeployment, LiveSpec
 from deployments.live.tickets import PATH as LIVE
 from deployments.settings import ApiSettings, LiveSettings
 
-REQUEST_TIMEOUT_S = 60
-
 
 def start(
     settings: ApiSettings, spec: ApiSpec, live_settings: LiveSettings, live_spec: LiveSpec
@@ -21,7 +19,7 @@ def start(
     logs = LoggingConfig(encoding="JSON", log_level="WARNING", enable_access_log=False)
     serve.start(
         http_options=HTTPOptions(
-            host=settings.host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S
+            host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
         ),
         logging_config=logs,
     )

@@ -10,11 +10,12 @@ Port = Annotated[int, Field(ge=0, le=65_535)]  # 0: any free one
 
 @dataclass(frozen=True)
 class ApiSettings:
-    """`host` is loopback unless the operator says otherwise."""
+    """`host` is loopback unless the operator says otherwise; a request has its time to end."""
 
     host: str = "127.0.0.1"
     port: Port = 8000
     replicas: int = 2
+    request_timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
 @dataclass(frozen=True)

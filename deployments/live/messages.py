@@ -5,6 +5,8 @@ What many sockets get is rendered once: the items of a batch, and the body of co
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -200,3 +202,7 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": {**components, "Outgoing": outgoing},
     }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=1) + "\n")

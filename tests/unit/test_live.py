@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import jsonschema
+import msgspec
 import pytest
 
 from crm.domain.live import Job, Position, from_cursor, to_cursor
@@ -24,12 +26,15 @@ from deployments.live.socket import (
     REVOKED,
     TOO_LARGE,
     TOO_MANY,
+    TOO_SLOW,
     UNAUTHORIZED,
 )
 from tests.support.api import KEY, a_client, problem_of
 from tests.support.builders import NOON
 from tests.support.live import Client, Live, a_live, a_transition, in_a_row
 from tests.support.wait import wait_for_async
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -475,3 +480,20 @@ async def test_every_message_is_as_the_schema_says(live: Live) -> None:
             live.write("a")
             await live.figures.tick()
     assert seen == {"subscribed", "caught_up", "transitions", "job", "counters", "pong"}
+
+
+def test_the_documented_schema_is_the_one_in_force() -> None:
+    documented = json.loads((DOCS / "live-messages.json").read_text())
+    assert documented == messages.schema(), "write it again: python -m deployments.live.messages"
+
+
+def test_every_message_and_close_code_is_documented() -> None:
+    page = (DOCS / "live.md").read_text()
+    for kind in get_args(messages.Outgoing):
+        info = msgspec.inspect.type_info(kind)
+        assert isinstance(info, msgspec.inspect.StructType)
+        assert f"| `{info.tag}` |" in page
+        for field in info.fields:
+            assert f"`{field.name}" in page or f" {field.name}" in page, (info.tag, field.name)
+    for code in (BAD_MESSAGE, UNAUTHORIZED, REVOKED, TOO_SLOW, TOO_MANY, TOO_LARGE, LATER):
+        assert f"{code}" in page
