@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,10 +59,9 @@ class Seen:
         """Take in a message of which the oldest transition alone is looked at: reading is cheap."""
         found = payload.find(b'"made_at":"')
         if found >= 0:
-            made = datetime.fromisoformat(
-                payload[found + 11 : payload.find(b'"', found + 11)].decode()
-            )
-            self.latencies.append(at + self.offset - made.timestamp())
+            made = payload[found + 11 : payload.find(b'"', found + 11)].decode()
+            made_s = datetime.fromisoformat(made).timestamp()
+            self.latencies.append(at + self.offset - made_s)
 
     def percentile_ms(self, share: float) -> float:
         """The latency that `share` of all stay below, in milliseconds."""
@@ -107,7 +106,9 @@ async def _held(instance: Instance, server: Server, count: int, seconds: float) 
     beside = await _api(server, seconds)
     held = sum(socket.closed is None for socket in sockets)
     rows = [
-        Row("sockets held", held, "", targets=(at_least(count),), note=f"opened in {opened_s:.1f} s"),
+        Row(
+            "sockets held", held, "", targets=(at_least(count),), note=f"opened in {opened_s:.1f} s"
+        ),
         Row("memory a socket takes in the replica", (after_kb[0] - before_kb[0]) / count, "kB"),
         Row("memory a socket takes in HAProxy", (after_kb[1] - before_kb[1]) / count, "kB"),
         Row(
@@ -211,10 +212,9 @@ async def _written(instance: Instance, rate: int, batch: int, per_s: int, second
     return written
 
 
-async def _until(condition: object, most_s: float = 20) -> None:
-    assert callable(condition)
+async def _until(condition: Callable[[], bool], most_s: float = 20) -> None:
     end = time.perf_counter() + most_s
-    while not condition() and time.perf_counter() < end:
+    while not condition() and time.perf_counter() < end:  # noqa: ASYNC110 - sockets make it true
         await asyncio.sleep(0.05)
 
 

@@ -87,7 +87,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no WebSocket is served here yet
+        if scope["type"] != "http":  # sockets are the live deployment's
             await send({"type": "websocket.close", "code": 1008})
             return
         asked = _as_sent(scope)

@@ -104,6 +104,7 @@ LiveDeployment = serve.deployment(
     ray_actor_options={"num_cpus": 0},
     max_ongoing_requests=4_096,
     max_queued_requests=256,
+    max_surge_percent=100,  # the next replica is there before the former one sends its clients away
     graceful_shutdown_wait_loop_s=0.1,
     graceful_shutdown_timeout_s=5,
     health_check_period_s=2,

@@ -14,6 +14,7 @@ import pytest
 from crm.adapters.memory_live import MemoryJobs, MemoryTickets, MemoryTransitions, Writing
 from crm.adapters.postgres.live import PostgresJobs, PostgresTickets, PostgresTransitions
 from crm.adapters.postgres.pool import Pool
+from crm.adapters.postgres.queries import load
 from crm.domain.errors import DatabaseAway
 from crm.domain.live import Audience, Job, Page, Position, Transition
 from tests.support.builders import NOON
@@ -264,6 +265,20 @@ class TestPostgresTransitions(StreamLaws):
         await _write(world, "a")
         assert await _settled(world, position) == ["a"]
         await self.test_who_waits_is_told_of_a_commit(world)
+
+    async def test_reading_on_never_scans_the_table(self, world: _PostgresWorld) -> None:
+        await _write(world, *[f"p{number}" for number in range(20_000)])
+        plans = {
+            "transitions_after": ("1", 0, 500),
+            "transitions_between": ("1", 0, "9999999", 0, 500, "demo", ["s1"]),
+        }
+        async with _connected(world.dsn) as connection:
+            await connection.execute("ANALYZE segment_transitions")
+            for name, values in plans.items():
+                rows = await connection.fetch(f"EXPLAIN {load('live')[name]}", *values)
+                plan = "\n".join(row[0] for row in rows)
+                assert "segment_transitions_order" in plan
+                assert "Seq Scan" not in plan, plan
 
     async def test_segments_that_are_not_there_are_named(self, world: _PostgresWorld) -> None:
         connection = await asyncpg.connect(world.dsn)

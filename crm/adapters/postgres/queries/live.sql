@@ -6,10 +6,13 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 -- name: transitions_after
 -- Why: what is new for all sockets of a process. Only rows below the oldest open transaction are
 -- read: an id or xact may become visible after a later one, and a reader that had gone past it
--- would miss it for ever. `held` says that some wait behind such a transaction.
-WITH seen AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
-SELECT seen.xmin::text::bigint AS horizon,
-       EXISTS (SELECT FROM segment_transitions h WHERE h.xact >= seen.xmin) AS held,
+-- would miss it for ever. `held` says that some wait behind such a transaction: the newest row
+-- does then (by ORDER BY and LIMIT: EXISTS is planned as a scan of the table, for each row).
+WITH seen AS MATERIALIZED (
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin,
+           (SELECT xact FROM segment_transitions ORDER BY xact DESC, id DESC LIMIT 1) AS newest
+)
+SELECT seen.xmin::text::bigint AS horizon, coalesce(seen.newest >= seen.xmin, false) AS held,
        t.xact::text::bigint AS xact, t.id, t.brand, t.segment, t.version, t.player_id, t.entered,
        t.shard, t.seq, t.at, t.made_at
 FROM seen LEFT JOIN LATERAL (
