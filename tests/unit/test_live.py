@@ -14,8 +14,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from crm.domain.live import Job, Position, from_cursor, to_cursor
+from crm.domain.live import Audience, Job, Position, Wanted, from_cursor, to_cursor
 from crm.services import live as hub_module
+from crm.services.live import Hub, Mailbox
 from crm.services.live_tickets import issue
 from deployments.live import messages
 from deployments.live.services import Limits
@@ -230,6 +231,48 @@ async def test_the_reader_rests_while_nobody_wants_transitions(live: Live) -> No
 
 async def _rests(live: Live) -> bool:
     return live.hub.position is None
+
+
+def _a_hub(batches: int, recent: int) -> Hub:
+    """A hub that was handed batches of three: transaction n holds players n-0, n-1 and n-2."""
+    hub = Hub(lambda one: one.player_id, lambda: NOON, recent)
+    hub.start(Position(0, 9))
+    for xact in range(1, batches + 1):
+        rows = [a_transition(f"{xact}-{n}", position=Position(xact, n)) for n in range(3)]
+        hub.publish(rows, Position(xact, 9))
+    return hub
+
+
+def _joins(hub: Hub, after: Position) -> list[str] | None:
+    """What a mailbox that joins after a position gets at once; None: it has to read the store."""
+    box = Mailbox(Wanted(Audience("demo", None)))
+    joined = hub.join(box, after)
+    assert box.live is joined
+    if not joined:
+        return None
+    return [player for chunk in box.take(10**6) for player in chunk.text.split(",")]
+
+
+async def test_who_joins_in_the_middle_of_a_batch_gets_the_rest_of_it() -> None:
+    hub = _a_hub(3, recent=100)
+    assert _joins(hub, Position(2, 1)) == ["2-2", "3-0", "3-1", "3-2"]
+    assert _joins(hub, Position(2, 9)) == ["3-0", "3-1", "3-2"]
+    assert _joins(hub, Position(3, 9)) == []
+    assert len(_joins(hub, Position(0, 9)) or ()) == 9
+    assert _joins(hub, Position(4, 0)) is None  # ahead of the stream: it waits
+
+
+async def test_who_comes_from_before_what_is_kept_reads_the_store() -> None:
+    hub = _a_hub(10, recent=7)  # two batches of three
+    assert _joins(hub, Position(8, 9)) == [f"{x}-{n}" for x in (9, 10) for n in range(3)]
+    for xact in (0, 7):
+        assert _joins(hub, Position(xact, 9)) is None
+    hub.publish([], Position(20, 0))  # a step without rows keeps what is there
+    assert len(_joins(hub, Position(8, 9)) or ()) == 6
+    hub.stop()
+    assert _joins(hub, Position(20, 0)) is None
+    hub.start(Position(30, 0))
+    assert _joins(hub, Position(20, 0)) is None
 
 
 # --- counters, jobs, heartbeats ------------------------------------------------------------------
