@@ -7,14 +7,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
 from crm.adapters.memory_live import MemoryJobs, MemoryTickets, MemoryTransitions
-from crm.domain.live import Counters, Position, Transition
+from crm.domain.live import Job, Position, Transition
 from crm.services.live import Hub
 from crm.services.live_figures import Figures, JobBoard
 from crm.services.live_reading import Reader
@@ -35,6 +34,15 @@ def a_transition(player: str = "p1", **changes: Any) -> Transition:
         "player_id": player, "entered": True, "shard": 3, "seq": 7, "at": NOON, "made_at": NOON,
     }  # fmt: skip
     return Transition(**(fields | changes))
+
+
+def a_job(job_id: str = "j1", **changes: Any) -> Job:
+    """An import of 100 rows that has just begun."""
+    fields: dict[str, Any] = {
+        "id": job_id, "kind": "import", "what": "importing bets.csv", "state": "running",
+        "done": 0, "total": 100, "unit": "rows", "started_at": NOON, "changed_at": NOON,
+    }  # fmt: skip
+    return Job(**(fields | changes))
 
 
 class Client:
@@ -119,6 +127,18 @@ class Live:
         client.say({"ticket": ticket, "subscribe": {"segments": "all"}} | first)
         return client
 
+    async def subscribed(self, **first: Any) -> Client:
+        """A client whose first message was answered."""
+        client = await self.connect(**first)
+        assert (await client.next())["type"] == "subscribed"
+        return client
+
+    async def joined(self, **first: Any) -> Client:
+        """A client that gets what is live."""
+        client = await self.subscribed(**first)
+        assert (await client.next())["type"] == "caught_up"
+        return client
+
     def stranger(self) -> Client:
         """A client that has said nothing yet."""
         client = Client()
@@ -195,8 +215,3 @@ class _Log:
 async def _follow(reader: Reader) -> None:
     while True:
         await reader.follow()
-
-
-def counters_of(at: datetime, events: int) -> Counters:
-    """Counters of brand demo."""
-    return Counters("demo", at, events, 1.0, 42, at, {})

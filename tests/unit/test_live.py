@@ -1,41 +1,25 @@
-"""The live socket over stores in memory: who is told what, at which pace, and who is not let in."""
+"""The live socket over stores in memory: who is told what, and at which pace."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from hashlib import sha256
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import jsonschema
-import msgspec
 import pytest
 
-from crm.domain.live import Audience, Job, Position, Wanted, from_cursor, to_cursor
+from crm.domain.live import Audience, Position, Wanted, from_cursor
 from crm.services import live as hub_module
 from crm.services.live import Hub, Mailbox
-from crm.services.live_tickets import issue
-from deployments.live import messages
 from deployments.live.services import Limits
 from deployments.live.socket import (
-    BAD_MESSAGE,
-    LATER,
     MESSAGES_A_MINUTE,
-    REVOKED,
-    TOO_LARGE,
     TOO_MANY,
-    TOO_SLOW,
-    UNAUTHORIZED,
 )
-from tests.support.api import KEY, a_client, problem_of
 from tests.support.builders import NOON
-from tests.support.live import Client, Live, a_live, a_transition, in_a_row
+from tests.support.live import Client, Live, a_job, a_live, a_transition, in_a_row
 from tests.support.wait import wait_for_async
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -44,24 +28,12 @@ async def live() -> AsyncIterator[Live]:
         yield running
 
 
-async def _subscribed(live: Live, **first: Any) -> Client:
-    client = await live.connect(**first)
-    assert (await client.next())["type"] == "subscribed"
-    return client
-
-
-async def _joined(live: Live, **first: Any) -> Client:
-    client = await _subscribed(live, **first)
-    assert (await client.next())["type"] == "caught_up"
-    return client
-
-
 # --- transitions ---------------------------------------------------------------------------------
 
 
 async def test_a_subscriber_is_told_of_what_commits_after_it_was_answered(live: Live) -> None:
     live.write("before")
-    client = await _subscribed(live)
+    client = await live.subscribed()
     live.write("ana", "bea")
     live.write("ana", entered=False, seq=None)
     items: list[dict[str, Any]] = []
@@ -80,10 +52,10 @@ async def test_each_is_told_of_its_own_brand_and_segments_only(live: Live) -> No
     live.write("x", segment="s1")
     live.write("x", segment="s2")
     live.write("x", segment="s1", brand="other")
-    one = await _joined(live, subscribe={"segments": ["s1"]})
-    both = await _joined(live, subscribe={"segments": ["s2", "s1"]})
-    other = await _joined(live, subscribe={"brand": "other", "segments": "all"})
-    none = await _subscribed(live, subscribe={"counters": True})
+    one = await live.joined(subscribe={"segments": ["s1"]})
+    both = await live.joined(subscribe={"segments": ["s2", "s1"]})
+    other = await live.joined(subscribe={"brand": "other", "segments": "all"})
+    none = await live.subscribed(subscribe={"counters": True})
     live.write("a", segment="s2")
     live.write("b", segment="s1")
     live.write("c", segment="s1", brand="other")
@@ -96,7 +68,7 @@ async def test_each_is_told_of_its_own_brand_and_segments_only(live: Live) -> No
 
 
 async def test_a_transaction_that_commits_late_is_told_and_nothing_twice(live: Live) -> None:
-    client = await _joined(live)
+    client = await live.joined()
     early = live.stream.begin()
     live.stream.write(early, a_transition("early"))
     live.write("late")
@@ -120,12 +92,12 @@ async def _nothing_comes(live: Live, client: Client) -> bool:
 
 
 async def test_a_reconnect_goes_on_where_its_cursor_stands(live: Live) -> None:
-    first = await _joined(live)
+    first = await live.joined()
     live.write(*in_a_row("a", 3))
     message = await first.next_of("transitions")
     first.leave()
     live.write(*in_a_row("b", 3))
-    second = await _subscribed(live, cursor=message["cursor"])
+    second = await live.subscribed(cursor=message["cursor"])
     live.write(*in_a_row("c", 3))
     assert await second.players(6) == [*in_a_row("b", 3), *in_a_row("c", 3)]
 
@@ -134,7 +106,7 @@ async def test_a_long_absence_is_read_from_the_store_page_by_page(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live.hub, "_recent", 10)
-    first = await _joined(live)
+    first = await live.joined()
     live.write("start")
     cursor = (await first.next_of("transitions"))["cursor"]
     for number in range(30):
@@ -148,7 +120,7 @@ async def test_a_long_absence_is_read_from_the_store_page_by_page(
 
 
 async def _joined_late(live: Live, cursor: str) -> tuple[Client, list[str]]:
-    client = await _subscribed(live, cursor=cursor, subscribe={"segments": ["s1"]})
+    client = await live.subscribed(cursor=cursor, subscribe={"segments": ["s1"]})
     found: list[str] = []
     while (message := await client.next())["type"] != "caught_up":
         found += [item["player_id"] for item in message["items"]]
@@ -159,7 +131,7 @@ async def test_a_slow_reader_falls_behind_misses_nothing_and_holds_nobody_up(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module.Mailbox.__init__, "__defaults__", (2_000,))
-    slow, quick = await _joined(live), await _joined(live)
+    slow, quick = await live.joined(), await live.joined()
     slow.reading.clear()
     for number in range(20):
         live.write(*in_a_row("a", 10, 10 * number))
@@ -179,7 +151,7 @@ async def test_a_slow_reader_falls_behind_misses_nothing_and_holds_nobody_up(
 
 
 async def test_what_waits_for_a_slow_reader_is_bounded(live: Live) -> None:
-    slow = await _joined(live)
+    slow = await live.joined()
     slow.reading.clear()
     for number in range(300):
         live.write(*in_a_row("a", 50, 50 * number))
@@ -195,8 +167,8 @@ async def _fell_out(live: Live) -> bool:
 
 
 async def test_one_who_has_stopped_reading_is_closed(live: Live) -> None:
-    stuck = await _joined(live, subscribe={"segments": "all", "counters": True})
-    quick = await _joined(live)
+    stuck = await live.joined(subscribe={"segments": "all", "counters": True})
+    quick = await live.joined()
     stuck.reading.clear()
     live.write("a")
     assert await quick.players(1) == ["a"]
@@ -219,9 +191,9 @@ def _impatient(live: Live) -> Any:
 
 
 async def test_the_reader_rests_while_nobody_wants_transitions(live: Live) -> None:
-    jobs_only = await _subscribed(live, subscribe={"jobs": True})
+    jobs_only = await live.subscribed(subscribe={"jobs": True})
     assert live.hub.position is None
-    client = await _joined(live)
+    client = await live.joined()
     assert live.hub.position is not None
     client.leave()
     live.write("a")  # wakes the reader, which sees that nobody is there
@@ -279,7 +251,7 @@ async def test_who_comes_from_before_what_is_kept_reads_the_store() -> None:
 
 
 async def test_counters_come_once_a_tick_with_what_moved(live: Live) -> None:
-    client = await _joined(live, subscribe={"segments": "all", "counters": True})
+    client = await live.joined(subscribe={"segments": "all", "counters": True})
     live.write("a", "b")
     live.write("a", entered=False)
     await client.players(3)
@@ -297,8 +269,8 @@ async def test_counters_come_once_a_tick_with_what_moved(live: Live) -> None:
 async def test_a_slow_reader_of_counters_gets_the_newest_and_is_told_how_many_it_lost(
     live: Live,
 ) -> None:
-    slow = await _subscribed(live, subscribe={"counters": True})
-    quick = await _subscribed(live, subscribe={"counters": True})
+    slow = await live.subscribed(subscribe={"counters": True})
+    quick = await live.subscribed(subscribe={"counters": True})
     slow.reading.clear()
     for _ in range(5):
         await live.figures.tick()
@@ -309,26 +281,18 @@ async def test_a_slow_reader_of_counters_gets_the_newest_and_is_told_how_many_it
     assert (last["events"], last["lost"]) == (500, 3)
 
 
-def _a_job(job_id: str = "j1", **changes: Any) -> Job:
-    fields: dict[str, Any] = {
-        "id": job_id, "kind": "import", "what": "importing bets.csv", "state": "running",
-        "done": 0, "total": 100, "unit": "rows", "started_at": NOON, "changed_at": NOON,
-    }  # fmt: skip
-    return Job(**(fields | changes))
-
-
 async def test_jobs_are_told_when_one_comes_and_whenever_they_change(live: Live) -> None:
-    await live.jobs.put(_a_job("old", state="done", done=100))
-    await live.jobs.put(_a_job("another's", brand="other"))
-    client = await _subscribed(live, subscribe={"jobs": True})
+    await live.jobs.put(a_job("old", state="done", done=100))
+    await live.jobs.put(a_job("another's", brand="other"))
+    client = await live.subscribed(subscribe={"jobs": True})
     assert [(await client.next())["id"]] == ["old"]
     live.clock.move(seconds=1)
-    await live.jobs.put(_a_job(done=50, brand="demo"))
+    await live.jobs.put(a_job(done=50, brand="demo"))
     await live.board.tick()
     await live.board.tick()
     found = [await client.next()]
     live.clock.move(seconds=1)
-    await live.jobs.put(_a_job(done=100, brand="demo", state="done"))
+    await live.jobs.put(a_job(done=100, brand="demo", state="done"))
     await live.board.tick()
     found += [await client.next()]
     assert [(job["id"], job["done"], job["state"]) for job in found] == [
@@ -338,8 +302,8 @@ async def test_jobs_are_told_when_one_comes_and_whenever_they_change(live: Live)
 
 
 async def test_a_job_that_is_not_heard_of_is_lost(live: Live) -> None:
-    client = await _subscribed(live, subscribe={"jobs": True})
-    await live.jobs.put(_a_job())
+    client = await live.subscribed(subscribe={"jobs": True})
+    await live.jobs.put(a_job())
     await live.board.tick()
     assert (await client.next())["state"] == "running"
     live.clock.move(minutes=2)
@@ -348,7 +312,7 @@ async def test_a_job_that_is_not_heard_of_is_lost(live: Live) -> None:
 
 
 async def test_a_quiet_socket_gets_heartbeats_whose_cursor_moves_on(live: Live) -> None:
-    client = await _joined(live, subscribe={"segments": ["s9"]}, **_unchecked(live))
+    client = await live.joined(subscribe={"segments": ["s9"]}, **_unchecked(live))
     before = live.hub.position
     live.write("a", segment="s1")
     await live.hub.reached(Position((before or Position(0, 0)).xact + 1, 0))
@@ -369,7 +333,7 @@ def _hearty(live: Live) -> Any:
 
 
 async def test_a_ping_comes_back_and_too_many_close_the_socket(live: Live) -> None:
-    client = await _joined(live)
+    client = await live.joined()
     client.say({"ping": 5})
     assert await client.next() == {"type": "pong", "ping": 5}
     for number in range(MESSAGES_A_MINUTE):
@@ -377,166 +341,3 @@ async def test_a_ping_comes_back_and_too_many_close_the_socket(live: Live) -> No
     error = await client.next_of("error")
     assert error["code"] == "rate_limited"
     assert await client.next() == {"type": "close", "code": TOO_MANY}
-
-
-# --- who is not let in ---------------------------------------------------------------------------
-
-
-async def _refused(client: Client, code: str, close: int) -> str:
-    error = await client.next_of("error")
-    assert error["code"] == code
-    assert await client.next() == {"type": "close", "code": close}
-    assert client.task is not None
-    await asyncio.wait_for(client.task, 10)
-    return str(error["message"])
-
-
-async def test_a_ticket_opens_one_socket(live: Live) -> None:
-    ticket = (await issue(live.services.tickets, KEY)).ticket
-    await _joined(live, ticket=ticket)
-    await _refused(await live.connect(ticket=ticket), "unauthorized", UNAUTHORIZED)
-
-
-async def test_a_ticket_that_is_old_or_made_up_or_of_a_removed_key_opens_nothing(
-    live: Live,
-) -> None:
-    ticket = (await issue(live.services.tickets, KEY)).ticket
-    live.clock.move(seconds=31)
-    await _refused(await live.connect(ticket=ticket), "unauthorized", UNAUTHORIZED)
-    for made_up in ("", "live_x", KEY, sha256(ticket.encode()).hexdigest()):
-        await _refused(await live.connect(ticket=made_up), "unauthorized", UNAUTHORIZED)
-    removed = (await issue(live.services.tickets, "crm_removed")).ticket
-    await _refused(await live.connect(ticket=removed), "unauthorized", UNAUTHORIZED)
-    assert not live.hub.mailboxes
-
-
-async def test_a_socket_that_shows_no_ticket_in_time_is_closed() -> None:
-    async with a_live(Limits(ticket_s=0.01)) as live:
-        await _refused(live.stranger(), "unauthorized", UNAUTHORIZED)
-        client = live.stranger()
-        client.leave()
-        assert client.task is not None
-        await client.task
-
-
-async def test_nobody_without_a_ticket_takes_the_places_of_those_who_have_one() -> None:
-    async with a_live(Limits(pending=2, sockets=2)) as live:
-        strangers = [live.stranger() for _ in range(3)]
-        assert await strangers[2].next() == {"type": "close", "code": LATER}
-        strangers[0].leave()
-        await asyncio.wait_for(_task(strangers[0]), 10)
-        first, _ = await _joined(live), await _joined(live)
-        assert await (await live.connect()).next() == {"type": "close", "code": LATER}
-        first.leave()
-        await asyncio.wait_for(_task(first), 10)
-        await _joined(live)
-
-
-def _task(client: Client) -> asyncio.Task[None]:
-    assert client.task is not None
-    return client.task
-
-
-async def test_a_removed_key_closes_its_sockets(live: Live) -> None:
-    client = await _joined(live)
-    await live.sockets.tend()
-    live.keys.known.clear()
-    live.sockets._keys_read_at = float("-inf")
-    await live.sockets.tend()
-    await _refused(client, "unauthorized", REVOKED)
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "", "{", "[]", "null", '"x"', "\x00", "[" * 5_000, '{"ticket": "x"}',
-        '{"subscribe": {}}', '{"ticket": 5, "subscribe": {}}',
-        '{"ticket": "x", "subscribe": {"segments": "some"}}',
-        '{"ticket": "x", "subscribe": {"segments": [""]}}',
-        '{"ticket": "x", "subscribe": {"counters": 1}}',
-        '{"ticket": "x", "subscribe": {}, "admin": true}',
-        '{"ticket": "x", "subscribe": {}, "cursor": 5}',
-        json.dumps({"ticket": "x", "subscribe": {"segments": ["s"] * 101}}),
-        json.dumps({"ticket": "x" * 200, "subscribe": {}}),
-        json.dumps({"ticket": "x", "subscribe": {"segments": ["s" * 200]}}),
-    ],
-    ids=range(18),
-)  # fmt: skip
-async def test_a_malformed_first_message_gets_one_clear_error(live: Live, said: str) -> None:
-    client = live.stranger()
-    client.say(said)
-    assert len(await _refused(client, "invalid_message", BAD_MESSAGE)) < 200
-
-
-async def test_long_and_binary_messages_and_strange_later_ones_are_refused(live: Live) -> None:
-    client = live.stranger()
-    client.say("x" * (messages.LONGEST + 1))
-    await _refused(client, "too_large", TOO_LARGE)
-    client = live.stranger()
-    client.say_bytes(b"{}")
-    await _refused(client, "invalid_message", BAD_MESSAGE)
-    for later in ('{"ping": "x"}', '{"pong": 1}', "hello", '{"ticket": "x", "subscribe": {}}'):
-        client = await _joined(live)
-        client.say(later)
-        await _refused(client, "invalid_message", BAD_MESSAGE)
-
-
-async def test_unknown_brands_segments_and_cursors_are_named(live: Live) -> None:
-    refused = (
-        ({"subscribe": {"brand": "none"}}, "unknown_brand"),
-        ({"subscribe": {"segments": ["typo"]}}, "unknown_segment"),
-        ({"cursor": "x"}, "invalid_cursor"),
-        ({"cursor": "-1-2"}, "invalid_cursor"),
-        ({"cursor": "f" * 16 + "-1"}, "invalid_cursor"),
-        ({"cursor": to_cursor(Position(10**9, 0))}, "invalid_cursor"),
-    )
-    for first, code in refused:
-        await _refused(await live.connect(**first), code, BAD_MESSAGE)
-    assert not live.hub.mailboxes
-
-
-async def test_a_ticket_is_made_for_the_holder_of_a_key_alone(live: Live) -> None:
-    async with a_client(live.app) as client:  # type: ignore[arg-type]  # any ASGI application
-        problem_of(await client.post("/v1/live/tickets"), 401, "unauthorized")
-        headers = {"authorization": f"Bearer {KEY}"}
-        answer = await client.post("/v1/live/tickets", headers=headers)
-        assert answer.status_code == 200
-        assert answer.headers["cache-control"] == "no-store"
-        problem_of(await client.get("/v1/live", headers=headers), 426, "upgrade_required")
-    await _joined(live, ticket=answer.json()["ticket"])
-
-
-async def test_every_message_is_as_the_schema_says(live: Live) -> None:
-    schema = messages.schema()
-    outgoing = jsonschema.Draft202012Validator(
-        {"$ref": "#/$defs/Outgoing", "$defs": schema["$defs"]}
-    )
-    seen: set[str] = set()
-    await live.jobs.put(_a_job())
-    client = await live.connect(subscribe={"segments": "all", "counters": True, "jobs": True})
-    while len(seen) < 6:
-        message = await client.next()
-        outgoing.validate(message)
-        seen.add(message["type"])
-        if message["type"] == "caught_up":
-            client.say({"ping": 1})
-            live.write("a")
-            await live.figures.tick()
-    assert seen == {"subscribed", "caught_up", "transitions", "job", "counters", "pong"}
-
-
-def test_the_documented_schema_is_the_one_in_force() -> None:
-    documented = json.loads((DOCS / "live-messages.json").read_text())
-    assert documented == messages.schema(), "write it again: python -m deployments.live.messages"
-
-
-def test_every_message_and_close_code_is_documented() -> None:
-    page = (DOCS / "live.md").read_text()
-    for kind in get_args(messages.Outgoing):
-        info = msgspec.inspect.type_info(kind)
-        assert isinstance(info, msgspec.inspect.StructType)
-        assert f"| `{info.tag}` |" in page
-        for field in info.fields:
-            assert f"`{field.name}" in page or f" {field.name}" in page, (info.tag, field.name)
-    for code in (BAD_MESSAGE, UNAUTHORIZED, REVOKED, TOO_SLOW, TOO_MANY, TOO_LARGE, LATER):
-        assert f"{code}" in page
