@@ -23,4 +23,4 @@ class LiveSettings:
     """How many replicas serve live sockets, and how many sockets each holds at most."""
 
     replicas: int = 1
-    sockets: Annotated[int, Field(ge=1, le=4_000)] = 2_000
+    sockets: Annotated[int, Field(ge=1, le=3_500)] = 2_000

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from crm.domain.live import Audience, Chunk, Job, Position, Transition, Wanted
 
 ROOM = 256 * 1024  # characters of transitions that wait for one subscriber
-RECENT = 20_000  # transitions kept, so that a reconnect rarely asks the database
+RECENT = 50_000  # transitions kept (25 MB), so that a reconnect rarely asks the database
 JOBS_WAITING = 200
 
 
