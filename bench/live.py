@@ -26,7 +26,7 @@ import psutil
 from bench.frame import CLONE, Row, Size, at_least, at_most, main
 from bench.ingest import wait_until_listening
 from bench.load import Server, Times, send_all, send_at
-from bench.players import a_service, posts, some_events
+from bench.players import BRAND, a_service, posts, some_events
 from bench.sockets import Socket, Told, open_live, open_socket
 from tests.support.instance import Instance
 from tests.support.ports import free_port
@@ -97,8 +97,10 @@ async def _held(instance: Instance, server: Server, count: int, seconds: float) 
     def told(number: int) -> Told:
         return seen.items if number < FOLLOWERS else idle.items
 
-    wanted: list[object] = [{"segments": "all"}] * FOLLOWERS
-    wanted += [{"segments": [], "counters": True, "jobs": True}] * (count - FOLLOWERS)
+    wanted: list[object] = [{"brand": BRAND, "segments": "all"}] * FOLLOWERS
+    wanted += [{"brand": BRAND, "segments": [], "counters": True, "jobs": True}] * (
+        count - FOLLOWERS
+    )
     start = time.perf_counter()
     sockets = await open_live(server, wanted, told)
     opened_s = time.perf_counter() - start
@@ -145,7 +147,9 @@ async def _followed(instance: Instance, rate: int, seconds: float, seen: Seen) -
 async def _broadcast(instance: Instance, server: Server, count: int, seconds: float) -> Seen:
     """A few transitions at a time, to all."""
     seen = Seen()
-    sockets = await open_live(server, [{"segments": "all"}] * count, lambda _: seen.last_item)
+    sockets = await open_live(
+        server, [{"brand": BRAND, "segments": "all"}] * count, lambda _: seen.last_item
+    )
     await asyncio.sleep(1)
     seen.latencies.clear()
     await _written(instance, BROADCASTS_PER_S * BATCH, BATCH, BROADCASTS_PER_S, seconds)

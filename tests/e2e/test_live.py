@@ -63,7 +63,8 @@ async def _subscribed(
     instance: Instance, cursor: str | None = None, **subscribe: Any
 ) -> AsyncIterator[ClientConnection]:
     async with _socket(instance) as socket:
-        first: dict[str, Any] = {"ticket": await _ticket(instance), "subscribe": subscribe}
+        wanted = {"brand": "demo"} | subscribe
+        first: dict[str, Any] = {"ticket": await _ticket(instance), "subscribe": wanted}
         if cursor is not None:
             first["cursor"] = cursor
         await socket.send(json.dumps(first))
