@@ -210,6 +210,7 @@ class Service:
         from crm.adapters.rates import load_rates
         from deployments import serving
         from deployments.api.deployment import ApiSpec
+        from deployments.live.deployment import LiveSpec
 
         with _step("the brands cannot be used"):
             brands = load_brands(settings.brands_dir)
@@ -228,7 +229,9 @@ class Service:
             key_file = Path(str(settings.vault.key_file))
             redis = str(settings.redis.url)
             spec = ApiSpec(brands, rates, dsn, redis, key_file, settings.shards.coalesce)
-            serving.start(settings.api, spec)
+            direct, sockets = str(settings.postgres.direct_dsn), settings.live.sockets
+            live = LiveSpec(brands, dsn, direct, sockets)
+            serving.start(settings.api, spec, settings.live, live)
         deadline = time.monotonic() + READY_S
         while (parts := _parts_if_ready(f"{self._state.url}/readyz")) is None:
             if time.monotonic() > deadline:

@@ -21,7 +21,7 @@ from crm.adapters.lake import LakeSettings
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.adapters.redis.settings import RedisSettings
 from crm.adapters.vault import VaultSettings
-from deployments.settings import ApiSettings
+from deployments.settings import ApiSettings, LiveSettings
 
 CLONE = Path(__file__).resolve().parents[1]
 DEFAULTS = CLONE / "configs" / "crm.yaml"
@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     shards: ShardSettings = Field(default_factory=ShardSettings)
     segments: SegmentSettings = Field(default_factory=SegmentSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
+    live: LiveSettings = Field(default_factory=LiveSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     demo: DemoSettings = Field(default_factory=DemoSettings)
 

@@ -7,22 +7,30 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from deployments.api.deployment import ApiDeployment, ApiSpec
-from deployments.settings import ApiSettings
+from deployments.live.deployment import LiveDeployment, LiveSpec
+from deployments.live.tickets import PATH as LIVE
+from deployments.settings import ApiSettings, LiveSettings
 
-REQUEST_TIMEOUT_S = 60
 
-
-def start(settings: ApiSettings, spec: ApiSpec) -> None:
-    """Serve the API; returns when its replicas answer."""
+def start(
+    settings: ApiSettings, spec: ApiSpec, live_settings: LiveSettings, live_spec: LiveSpec
+) -> None:
+    """Serve the API and the live socket; returns when their replicas answer."""
     logs = LoggingConfig(encoding="JSON", log_level="WARNING", enable_access_log=False)
     serve.start(
         http_options=HTTPOptions(
-            host=settings.host, port=settings.port, request_timeout_s=REQUEST_TIMEOUT_S
+            host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
         ),
         logging_config=logs,
     )
     api = ApiDeployment.options(num_replicas=settings.replicas)
-    serve.run(api.bind(spec), name="api", route_prefix="/", logging_config=logs)
+    live = LiveDeployment.options(num_replicas=live_settings.replicas)
+    serve.run_many(
+        [
+            serve.RunTarget(api.bind(spec), name="api", route_prefix="/", logging_config=logs),
+            serve.RunTarget(live.bind(live_spec), "live", LIVE, logging_config=logs),
+        ]
+    )
 
 
 def stop() -> None:

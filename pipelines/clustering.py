@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import get_args
 from uuid import uuid4
@@ -20,6 +21,7 @@ from configs.brands import load_brands
 from configs.settings import Settings, load_settings
 from crm.adapters import clock
 from crm.adapters.postgres.clustering import open_cluster_store
+from crm.adapters.postgres.live import open_jobs
 from crm.domain.brands import choose as choose_brand
 from crm.domain.clustering import SCALINGS, CannotCluster, PlayerClusters
 from crm.domain.errors import CrmError
@@ -27,7 +29,9 @@ from crm.domain.ports import Columns
 from pipelines.cluster_inputs import Request, fit_rows, needed_features, prepare
 from pipelines.cluster_report import Trained, describe
 from pipelines.cluster_search import Algorithm, attempts_for, choose, search
+from pipelines.job_progress import job_progress
 
+_STEPS = ("reading live features", "searching for groups", "storing the model")
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 
@@ -47,9 +51,18 @@ def train(columns: Columns, request: Request, now: datetime, folder: Path) -> Tr
 
 def run(settings: Settings, request: Request, now: Callable[[], datetime]) -> Trained:
     """Train on live features and store the model; Ray must be connected. Raises CrmError."""
-    columns = asyncio.run(_live_columns(settings, request))
-    trained = train(columns, request, now(), settings.var_dir / "tune" / uuid4().hex)
-    asyncio.run(_store(str(settings.postgres.dsn), trained.model))
+    dsn, brand = str(settings.postgres.dsn), request.brand.id
+    told = partial(open_jobs, dsn)
+    with job_progress(told, "training", "player clusters", len(_STEPS), "steps", brand) as job:
+        job.say(_STEPS[0])
+        columns = asyncio.run(_live_columns(settings, request))
+        job.advance()
+        job.say(_STEPS[1])
+        trained = train(columns, request, now(), settings.var_dir / "tune" / uuid4().hex)
+        job.advance()
+        job.say(_STEPS[2])
+        asyncio.run(_store(dsn, trained.model))
+        job.advance()
     return trained
 
 

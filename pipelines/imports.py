@@ -25,6 +25,7 @@ from configs.brands import load_brands
 from configs.settings import Settings, load_settings
 from crm.adapters import clock
 from crm.adapters.postgres.brands import registered
+from crm.adapters.postgres.live import open_jobs
 from crm.adapters.rates import load_rates
 from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
@@ -34,6 +35,7 @@ from crm.domain.ports import FeatureShards
 from crm.domain.rates import Rates
 from crm.services.imports import Chunk, Importer, Outcome, Patience, Tally
 from pipelines.chunks import Plan, choose_brand, load_mapping, plan
+from pipelines.job_progress import OpenJobs, job_progress
 from pipelines.progress import progress
 from pipelines.quarantine import write_quarantine
 from pipelines.rows import open_rows
@@ -63,6 +65,7 @@ class Stores:
     clock: Callable[[], datetime]
     patience: Patience = field(default_factory=Patience)
     rates: Rates = field(default_factory=Rates)
+    open_jobs: OpenJobs | None = None
 
     def importer(self, planned: Plan) -> Importer:
         """Open them in this process; call it within an event loop."""
@@ -149,6 +152,7 @@ def stores_of(settings: Settings, planned: Plan) -> Stores:
         partial(open_vault, Path(str(settings.vault.key_file))),
         clock.now,
         rates=load_rates(settings.rates_file, brands.values()),
+        open_jobs=partial(open_jobs, str(settings.postgres.dsn)),
     )
 
 
@@ -157,10 +161,15 @@ def import_files(
 ) -> Report:
     """Import what was planned, with progress on stderr; raises CrmError where it cannot go on."""
     tally = Tally(len(planned.files))
-    with progress(planned.total, "importing") as advance:
+    mapping = planned.mapping
+    what = f"importing {mapping.source} ({len(planned.files)} files)"
+    brand = mapping.constant_brand
+    job = job_progress(stores.open_jobs, "import", what, planned.total, "rows", brand)
+    with job as told, progress(planned.total, "importing") as advance:
         for outcome in (execute or on_ray)(planned, stores):
             tally.add(outcome)
             advance(outcome.read)
+            told.advance(outcome.read)
     rows = [open_rows(file, planned.mapping.format, planned.columns) for file in planned.files]
     quarantine = write_quarantine(planned.files, rows, tally, quarantine_dir, stores.clock())
     return Report(planned.files, tally, quarantine)

@@ -38,6 +38,7 @@ def apply(
         from actors import segment_keeper, supervisor
         from deployments import serving
         from deployments.api.deployment import ApiSpec
+        from deployments.live.deployment import LiveSpec
 
         asyncio.run(register_brands(str(running.postgres.direct_dsn), brands))
         done = supervisor.renew(brands, shown(stack))
@@ -49,7 +50,9 @@ def apply(
             Path(str(running.vault.key_file)),
             running.shards.coalesce,
         )
-        serving.start(running.api, spec)
+        direct = str(running.postgres.direct_dsn)
+        live = LiveSpec(brands, spec.dsn, direct, running.live.sockets)
+        serving.start(running.api, spec, running.live, live)
         dsn = str(running.postgres.dsn)
         segment_keeper.start(segment_keeper.SegmentsSpec(brands, dsn, running.segments))
     if json:

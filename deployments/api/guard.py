@@ -87,7 +87,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no WebSocket is served here yet
+        if scope["type"] != "http":  # sockets are the live deployment's
             await send({"type": "websocket.close", "code": 1008})
             return
         asked = _as_sent(scope)
@@ -104,7 +104,7 @@ class Guard:
 
     async def _refusal(self, scope: Scope) -> ASGIApp | None:
         if not _is_open(scope["path"]):
-            key = _bearer(scope)
+            key = bearer(scope)
             if key is None:
                 return problem("unauthorized", "send an API key: Authorization: Bearer KEY")
             try:
@@ -173,7 +173,8 @@ def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith(OPEN_BELOW)
 
 
-def _bearer(scope: Scope) -> str | None:
+def bearer(scope: Scope) -> str | None:
+    """Return the API key that a request carries, if it carries one."""
     value = _header(scope, b"authorization")
     return value[7:].strip().decode("latin-1") if value[:7].lower() == b"bearer " else None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from crm.domain.saved_segments import SavedSegment
 from crm.services.clustering import PlayerCluster
@@ -28,6 +30,7 @@ from deployments.api.saved_segments import (
 )
 from deployments.api.segment_members import MemberList
 from deployments.api.segments import SegmentPreview
+from deployments.live import tickets
 
 _TYPES = (
     ClusterList,
@@ -37,6 +40,7 @@ _TYPES = (
     IngestReport,
     ListedSegment,
     MemberList,
+    tickets.LiveTicket,
     Player,
     PlayerCluster,
     Problem,
@@ -55,6 +59,7 @@ _TAGS = [
     {"name": "features", "description": "What is known of every player."},
     {"name": "segments", "description": "Players by rule, or on a list."},
     {"name": "clusters", "description": "Players by likeness."},
+    {"name": "live", "description": "What happens, as it happens: a WebSocket, see docs/live.md."},
     {"name": "health", "description": "The state of the service; no key is needed."},
 ]
 _BEARER = {
@@ -72,7 +77,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         version=app.version,
         summary=app.summary,
         description=app.description,
-        routes=app.routes,
+        routes=[*app.routes, *_elsewhere()],
         tags=_TAGS,
     )
     components = document.setdefault("components", {})
@@ -87,6 +92,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             _complete(path, operation)
     return document
+
+
+def _elsewhere() -> Sequence[BaseRoute]:
+    """Return the routes that another deployment serves under the same address."""
+    return tickets.router(cast("tickets.HasTickets", None)).routes
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:

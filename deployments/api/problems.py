@@ -36,6 +36,7 @@ STATUS = {
     "idempotency_key_reused": 422,
     "invalid_cursor": 422,
     "invalid_list": 422,
+    "upgrade_required": 426,
     "invalid_rule": 422,
     "invalid_segment": 422,
     "invalid_field": 422,

@@ -50,6 +50,20 @@ def test_headers_that_steer_serve_are_taken_from_no_client(header: str) -> None:
     assert frontend.index(dropped) < frontend.index("use_backend")
 
 
+def test_only_a_live_socket_outlives_serves_time_out() -> None:
+    frontend = mended(CONFIG).partition("frontend http_frontend\n")[2].partition("\nbackend")[0]
+    dropped = frontend.index("del-header x-request-timeout-seconds\n")
+    (lifted,) = re.findall(r"set-header x-request-timeout-seconds .*", frontend)
+    assert lifted.endswith(" 0 if { path /v1/live } { hdr(upgrade) -m found }")
+    assert dropped < frontend.index(lifted)  # what a client says of it stays without effect
+    assert "http-request del-header sec-websocket-extensions\n" in frontend
+
+
+def test_a_socket_that_nobody_speaks_on_is_closed_by_the_front() -> None:
+    defaults = mended(CONFIG).partition("\ndefaults\n")[2].partition("\nfrontend")[0]
+    assert "    timeout tunnel 90s\n" in defaults
+
+
 def test_serves_own_pages_stop_at_the_front() -> None:
     frontend = mended(CONFIG).partition("frontend http_frontend\n")[2].partition("\nbackend")[0]
     assert "    http-request deny deny_status 404 if { path_beg /-/ }\n" in frontend
