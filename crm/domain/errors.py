@@ -75,6 +75,12 @@ class InvalidMeasure(CrmError):
     code = "invalid_measure"
 
 
+class InvalidRange(CrmError):
+    """Days that cannot be asked about: the message says which can."""
+
+    code = "invalid_field"
+
+
 class FeatureNotFound(CrmError):
     """The running service has no feature of this name."""
 

@@ -32,7 +32,7 @@ from crm.domain.features import (
     TRENDS,
     Edge,
 )
-from crm.domain.ledger import Cells, Ints, Ledger
+from crm.domain.ledger import Cells, Ints, Ledger, joined
 from crm.domain.times import from_us, to_us
 from crm.domain.windows import EVENTS, Lifetime, Window
 
@@ -47,6 +47,7 @@ _FIRST_CAPACITY = 1024
 _NOBODY = -1  # the shard of a row that is no player's
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
+_NO_CELLS = Cells(*np.zeros((3, 0), dtype=np.int64))
 _COMPARED = [EVENTS, *sorted({MEASURE_INDEX[trend.measure] for trend in TRENDS})]
 
 
@@ -290,6 +291,27 @@ class FeatureTable:
             found[name] = self._edge_of(edge, row)
         return {name: found[name] for name in self.features.defined}
 
+    # --- by day, over all players ---------------------------------------------------------------
+
+    @property
+    def days_held(self) -> range:
+        """The local days, as ordinals, of which the ledger holds every cell; the last is today."""
+        return days_held(self._day)
+
+    def day_state(self, day: int) -> tuple[int, int]:
+        """Return what is another one whenever `day_cells` may be."""
+        return self._days.changes(day), self.dead_rows
+
+    def day_cells(self, day: int) -> Cells:
+        """Return what the players did on a local day that is held; pairs may repeat."""
+        return self._of_players(joined([_NO_CELLS, *self._days.between(day, day + 1)]))
+
+    def counted_between(self, first: int, last: int, measure: int) -> tuple[Ints, Ints]:
+        """Return (row, day) of what counts once a day, from one day to another, of all time."""
+        rows, days = self._once.between(first, last, measure)
+        live = self._shard[rows] != _NOBODY
+        return rows[live], days[live]
+
     def _total(self, rows: slice | Ints, measure: str, window: str) -> Ints:
         totals = self._lifetime if window == "lifetime" else self._windows[window]
         return totals.values(self.features.index[measure], rows)
@@ -394,6 +416,11 @@ class FeatureTable:
         """Move the clock to where `other`'s is: only then may a slice of it be loaded."""
         self.advance(other.now_us)
         self._advance_days(max(self._day, other._day))  # its own kind
+
+
+def days_held(today: int) -> range:
+    """Return the local days of which a table holds every cell; the last is today."""
+    return range(today - _LONGEST + 1, today + 1)
 
 
 def _placed(raw: bytes, rows: Ints, ours: Ints) -> tuple[Ints, Cells]:
