@@ -17,12 +17,14 @@ from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.keys import PostgresKeys
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.quarantine import PostgresQuarantine
+from crm.adapters.redis.answers import RedisAnswers
 from crm.adapters.redis.cache import RedisCache
 from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
 from crm.domain.events import Door
 from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
@@ -63,6 +65,7 @@ def _services(spec: ApiSpec) -> Services:
         ingest=Ingest(door, gateway, PostgresQuarantine(pool), clock.now),
         shards=gateway,
         clusters=PostgresClusterStore(pool),
+        overviews=Overviews(gateway, RedisAnswers(spec.redis_url, time.monotonic), clock.now),
         keys=KnownKeys(PostgresKeys(pool), time.monotonic),
         checks=_checks(spec, pool, gateway),
         needed=NEEDED,

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from crm.services.clustering import PlayerCluster
 from crm.services.ingest import IngestReport
+from crm.services.overview import Overview
 from deployments.api.answers import REF, problems
 from deployments.api.clusters import ClusterList
 from deployments.api.events import event_schema
@@ -25,6 +26,7 @@ _TYPES = (
     FeaturesOfPlayer,
     Health,
     IngestReport,
+    Overview,
     Player,
     PlayerCluster,
     Problem,
@@ -37,6 +39,7 @@ _TAGS = [
     {"name": "features", "description": "What is known of every player."},
     {"name": "segments", "description": "Players by rule."},
     {"name": "clusters", "description": "Players by likeness."},
+    {"name": "analytics", "description": "All players of a brand together."},
     {"name": "health", "description": "The state of the service; no key is needed."},
 ]
 _BEARER = {

@@ -9,6 +9,7 @@ from crm.domain.brands import Brand, choose
 from crm.domain.ports import FeatureShards
 from crm.services.clustering import ClusterStore
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from deployments.api.guard import KnownKeys
 
 Check = Callable[[], Awaitable[str]]
@@ -22,6 +23,7 @@ class Services:
     ingest: Ingest
     shards: FeatureShards
     clusters: ClusterStore
+    overviews: Overviews
     keys: KnownKeys
     checks: Mapping[str, Check]
     needed: frozenset[str]

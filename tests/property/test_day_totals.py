@@ -131,7 +131,7 @@ def test_a_day_is_read_again_only_after_a_change() -> None:
 def test_a_player_churns_once_an_absence_and_is_new_once() -> None:
     brand = a_brand()
     table = _table(brand, NOON)
-    acts = [89, 50, 49, 10]  # days before; a break of 39 days and one of 39
+    acts = [89, 59, 28, 10]  # days before: back on the 30th day, and on the 31st
     events = [
         a_logged_event(event_id=f"e{back}", occurred_at=NOON - timedelta(days=back))
         for back in acts
@@ -141,7 +141,7 @@ def test_a_player_churns_once_an_absence_and_is_new_once() -> None:
     totals = TableDays().totals(table, brand.zone, asked, [asked])
     today = asked.last
     churned = [today - day for day, count in zip(asked.days, totals.churned, strict=True) if count]
-    assert churned == [59, 19]
+    assert churned == [29]
     assert [today - day for day, n in zip(asked.days, totals.new, strict=True) if n] == [89]
     assert totals.active == [1]
 

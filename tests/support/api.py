@@ -15,6 +15,7 @@ import msgspec
 from fastapi import FastAPI
 
 from crm.adapters.memory import MemoryEventLog
+from crm.adapters.memory_answers import MemoryAnswers
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.vault import FileKeyVault
 from crm.domain.errors import DatabaseAway
@@ -22,6 +23,7 @@ from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
 from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
@@ -137,6 +139,7 @@ async def an_api(
             ingest=Ingest(Door(brands, vault, rates or Rates()), shards, quarantine, clock),
             shards=shards,
             clusters=clusters,
+            overviews=Overviews(shards, MemoryAnswers(lambda: clock.seconds), clock),
             keys=KnownKeys(keys, lambda: clock.seconds),
             checks=checks or {"postgres": _ok, "shards": _ok, "redis": _ok},
             needed=frozenset({"postgres", "shards"}),

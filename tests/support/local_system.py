@@ -10,6 +10,7 @@ from datetime import datetime
 import httpx
 
 from crm.adapters.memory import MemoryFiles
+from crm.adapters.memory_answers import MemoryAnswers
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.pool import Pool
@@ -17,6 +18,7 @@ from crm.adapters.postgres.quarantine import PostgresQuarantine
 from crm.domain.events import Door
 from crm.domain.shards import SHARDS
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from crm.services.shard_owner import ShardOwner, Stores
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
@@ -68,6 +70,7 @@ async def a_local_system(
             ingest=Ingest(Door(BRANDS, OpenVault()), shards, PostgresQuarantine(pool), now),
             shards=shards,
             clusters=MemoryClusterStore(),
+            overviews=Overviews(shards, MemoryAnswers(lambda: 0.0), now),
             keys=KnownKeys(MemoryKeys(KEY), lambda: 0.0),
             checks={},
             needed=frozenset(),

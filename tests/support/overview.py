@@ -104,6 +104,7 @@ async def by_sql(dsn: str, brand: Brand, as_of: datetime, first: date, last: dat
     connection = await asyncpg.connect(dsn)
     try:
         row = await connection.fetchrow(_SQL, brand.id, as_of, brand.time_zone, first, last)
+        assert row is not None
         return dict(row)
     finally:
         await connection.close()
