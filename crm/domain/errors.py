@@ -81,6 +81,12 @@ class InvalidRange(CrmError):
     code = "invalid_field"
 
 
+class TooMuchWork(CrmError):
+    """A question that would take too long to answer over HTTP; the message says what does it."""
+
+    code = "too_much_work"
+
+
 class FeatureNotFound(CrmError):
     """The running service has no feature of this name."""
 

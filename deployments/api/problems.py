@@ -28,6 +28,7 @@ STATUS = {
     "too_many_events": 413,
     "invalid_rule": 422,
     "invalid_field": 422,
+    "too_much_work": 422,
     "internal": 500,
     "warming": 503,
     "database_unavailable": 503,

@@ -161,7 +161,7 @@ async def test_totals_by_day_are_the_sums_of_owners_that_hold_every_shard(
 ) -> None:
     asked = Days(700_000, 700_001)
     _, found = await _gateway(system).day_totals(BRAND.id, asked, [asked])
-    assert found.sums == dict.fromkeys(SUMMED, [3, 3])
+    assert found.sums == {name: [3, 3] for name in SUMMED}
     assert (found.new, found.churned, found.active) == ([3, 3], [3, 3], [2])
     system.owners[1].epoch = 0
     with pytest.raises(ShardsWarming):
