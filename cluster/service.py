@@ -226,7 +226,7 @@ class Service:
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
             redis = str(settings.redis.url)
-            spec = ApiSpec(brands, rates, dsn, redis, key_file, settings.shards.coalesce)
+            spec = ApiSpec(brands, rates, dsn, redis, lake, key_file, settings.shards.coalesce)
             serving.start(settings.api, spec)
         deadline = time.monotonic() + READY_S
         while (parts := _parts_if_ready(f"{self._state.url}/readyz")) is None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.commands import replays
 from cluster.commands.support import connected, emit_json
 
 _segments = typer.Typer(help="Ask about segments.", no_args_is_help=True)
@@ -15,6 +16,7 @@ _segments = typer.Typer(help="Ask about segments.", no_args_is_help=True)
 def register(app: typer.Typer) -> None:
     """Add `segments` and what belongs to it to `app`."""
     app.add_typer(_segments, name="segments")
+    replays.register(_segments)
 
 
 @_segments.callback()

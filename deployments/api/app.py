@@ -6,7 +6,17 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
-from deployments.api import analytics, clusters, docs, events, health, players, problems, segments
+from deployments.api import (
+    analytics,
+    clusters,
+    docs,
+    events,
+    health,
+    players,
+    problems,
+    replays,
+    segments,
+)
 from deployments.api.guard import Guard
 from deployments.api.openapi import describe
 from deployments.api.services import Services
@@ -34,7 +44,7 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for noun in (events, players, segments, clusters, analytics, health):
+    for noun in (events, players, segments, replays, clusters, analytics, health):
         app.include_router(noun.router(services))
     app.include_router(docs.router())
     app.add_middleware(Guard, services=services)

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from actors.gateway import ShardGateway
+from actors.replays import RayReplays
 from crm.adapters import clock
 from crm.adapters.postgres.clustering import PostgresClusterStore
 from crm.adapters.postgres.events import PostgresEventLog
@@ -29,6 +30,7 @@ from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
 
+REPLAYED_EVENTS = 5_000_000  # of all brands, by a request: what two cores lead through in 15 s
 NEEDED = frozenset({"postgres", "shards"})
 
 
@@ -40,6 +42,7 @@ class ApiSpec:
     rates: Rates
     dsn: str
     redis_url: str
+    lake_uri: str
     vault_key: Path
     coalesce: bool = True
 
@@ -66,9 +69,11 @@ def _services(spec: ApiSpec) -> Services:
         shards=gateway,
         clusters=PostgresClusterStore(pool),
         overviews=Overviews(gateway, RedisAnswers(spec.redis_url, time.monotonic), clock.now),
+        replays=RayReplays(spec.dsn, spec.lake_uri, REPLAYED_EVENTS),
         keys=KnownKeys(PostgresKeys(pool), time.monotonic),
         checks=_checks(spec, pool, gateway),
         needed=NEEDED,
+        now=clock.now,
     )
 
 

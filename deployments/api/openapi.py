@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from crm.services.clustering import PlayerCluster
 from crm.services.ingest import IngestReport
 from crm.services.overview import Overview
+from crm.services.replays import SegmentReplay
 from deployments.api.answers import REF, problems
 from deployments.api.clusters import ClusterList
 from deployments.api.events import event_schema
@@ -32,6 +33,7 @@ _TYPES = (
     Problem,
     Readiness,
     SegmentPreview,
+    SegmentReplay,
 )
 _TAGS = [
     {"name": "events", "description": "What players did, as it happens."},

@@ -29,6 +29,7 @@ from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
 from tests.support.builders import NOON, a_brand
 from tests.support.clock import Clock
+from tests.support.local_replays import LocalReplays
 from tests.support.local_shards import LocalShards
 from tests.support.own_measures import OWN
 from tests.support.owners import an_owner
@@ -140,9 +141,11 @@ async def an_api(
             shards=shards,
             clusters=clusters,
             overviews=Overviews(shards, MemoryAnswers(lambda: clock.seconds), clock),
+            replays=LocalReplays(log),
             keys=KnownKeys(keys, lambda: clock.seconds),
             checks=checks or {"postgres": _ok, "shards": _ok, "redis": _ok},
             needed=frozenset({"postgres", "shards"}),
+            now=clock,
         )
         app = create_app(services)
         async with a_client(app, {"authorization": f"Bearer {KEY}"}) as client:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import httpx
 
-from crm.adapters.memory import MemoryFiles
+from crm.adapters.memory import MemoryEventLog, MemoryFiles
 from crm.adapters.memory_answers import MemoryAnswers
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.postgres.events import PostgresEventLog
@@ -25,6 +25,7 @@ from deployments.api.guard import KnownKeys
 from deployments.api.services import Services
 from tests.support.api import KEY, MemoryKeys, a_client
 from tests.support.builders import OpenVault, a_brand
+from tests.support.local_replays import LocalReplays
 from tests.support.local_shards import LocalShards
 from tests.support.mix import now as real_now
 from tests.support.owners import running
@@ -71,9 +72,11 @@ async def a_local_system(
             shards=shards,
             clusters=MemoryClusterStore(),
             overviews=Overviews(shards, MemoryAnswers(lambda: 0.0), now),
+            replays=LocalReplays(MemoryEventLog()),
             keys=KnownKeys(MemoryKeys(KEY), lambda: 0.0),
             checks={},
             needed=frozenset(),
+            now=now,
         )
         app = create_app(services)
         async with a_client(app, {"authorization": f"Bearer {KEY}"}) as client:

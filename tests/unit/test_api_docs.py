@@ -39,7 +39,7 @@ def test_the_document_is_openapi_with_references_that_resolve() -> None:
     assert {path for path, _, _ in OPERATIONS} == {
         "/healthz", "/readyz", "/v1/events", "/v1/features", "/v1/clusters",
         "/v1/segments/preview", "/v1/players/{player_id}", "/v1/players/{player_id}/features",
-        "/v1/players/{player_id}/cluster", "/v1/analytics/overview",
+        "/v1/players/{player_id}/cluster", "/v1/analytics/overview", "/v1/segments/replay",
     }  # fmt: skip
     schemas = DOCUMENT["components"]["schemas"]
     named = {reference.removeprefix("#/components/schemas/") for reference in _references(DOCUMENT)}
