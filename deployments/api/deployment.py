@@ -30,7 +30,7 @@ from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
 
-REPLAYED_EVENTS = 5_000_000  # of all brands, by a request: what two cores lead through in 15 s
+REPLAYED_EVENTS = 2_000_000  # of all brands, by a request: about 10 s on two cores
 NEEDED = frozenset({"postgres", "shards"})
 
 

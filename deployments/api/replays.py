@@ -52,7 +52,7 @@ def router(services: Services) -> APIRouter:
         From the events in the lake, at local midnights of the brand. A day counts what had
         occurred and was known by its end, as the live segment would have; with `known_by`, what
         is known by that moment. Who comes and goes within a day is not seen. The work is bounded:
-        at most 366 days, over at most 5,000,000 events of all brands; beyond that,
+        at most 366 days, over at most 2,000,000 events of all brands; beyond that,
         `crm segments replay` does it with progress.
         """
         brand, now = services.brand(asked.brand), services.now()
