@@ -20,17 +20,24 @@ class DaySet:
 
     def add(self, rows: Ints, days: Ints, measures: Ints) -> NDArray[np.bool_]:
         """Add keys; return for each whether it is the first of its kind."""
-        keys = _key(rows, days, measures)
-        unique, first = np.unique(keys, return_index=True)
-        new = ~(_within(self._large, unique) | _within(self._recent, unique))
-        fresh = unique[new]
+        fresh, first = self._unknown(_key(rows, days, measures))
         self._recent = np.insert(self._recent, np.searchsorted(self._recent, fresh), fresh)
         if len(self._recent) > max(_RECENT, len(self._large) // 16):
             self._large = np.sort(np.concatenate((self._large, self._recent)), kind="stable")
             self._recent = np.zeros(0, dtype=np.int64)
-        is_first = np.zeros(len(keys), dtype=bool)
-        is_first[first[new]] = True
-        return is_first
+        return first
+
+    def would_add(self, rows: Ints, days: Ints, measures: Ints) -> NDArray[np.bool_]:
+        """Return what `add` would, and add nothing."""
+        return self._unknown(_key(rows, days, measures))[1]
+
+    def _unknown(self, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return the keys that are not known, sorted, and which of `keys` is the first of each."""
+        unique, at = np.unique(keys, return_index=True)
+        new = ~(_within(self._large, unique) | _within(self._recent, unique))
+        first = np.zeros(len(keys), dtype=bool)
+        first[at[new]] = True
+        return unique[new], first
 
     def between(self, first: int, last: int, measure: int) -> tuple[Ints, Ints]:
         """Return (row, day) of every key of `measure` on the days `first` to `last`.

@@ -169,6 +169,23 @@ class EventColumns:
             own=Cells((np.cumsum(which) - 1)[own.rows], own.measures, own.values),
         )
 
+    def at_places(self, places: Ints) -> EventColumns:
+        """Return the same events in another order: `places` has each once."""
+        moved = np.empty(len(places), dtype=np.int64)
+        moved[places] = np.arange(len(places))
+        own, ordered = self.own, places.tolist()
+        return EventColumns(
+            events=[self.events[i] for i in ordered],
+            player_ids=[self.player_ids[i] for i in ordered],
+            shards=self.shards[places],
+            kinds=self.kinds[places],
+            amounts=self.amounts[places],
+            seconds=self.seconds[places],
+            at=self.at[places],
+            days=self.days[places],
+            own=Cells(moved[own.rows], own.measures, own.values),
+        )
+
     def cells(self, rows: Ints, zone: ZoneInfo) -> tuple[Cells, Ints]:
         """Return what the events add to the players' `rows`: one cell an event and measure.
 

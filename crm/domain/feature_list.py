@@ -63,6 +63,15 @@ class FeatureList:
         return {name: one.feature for name, one in self.defined.items()}
 
     @cached_property
+    def windowed(self) -> dict[str, Defined]:
+        """What can be read over any window, by its name without one; here over 30 days."""
+        return {
+            name.removesuffix("_30d"): one
+            for name, one in self.defined.items()
+            if one.window == "30d"
+        }
+
+    @cached_property
     def plain(self) -> dict[str, list[str]]:
         """By window, the names that the measures' totals have or would have as features."""
         return {w: [f"{measure.name}_{w}" for measure in self.measures] for w in WINDOWS}

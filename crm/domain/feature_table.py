@@ -9,7 +9,8 @@ and advances.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime, time
 from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.day_set import DaySet
+from crm.domain.errors import InvalidRule
 from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
 from crm.domain.feature_list import BUILT_IN, FeatureList
-from crm.domain.feature_values import value_of
+from crm.domain.feature_values import DAY_US, NEVER, column_of, value_of
 from crm.domain.features import (
     DAYS_OF_WINDOW,
     HIDDEN_DAYS,
@@ -33,6 +35,7 @@ from crm.domain.features import (
     Edge,
 )
 from crm.domain.ledger import Cells, Ints, Ledger, joined
+from crm.domain.staged_events import Places, StagedEvents
 from crm.domain.times import from_us, to_us
 from crm.domain.windows import EVENTS, Lifetime, Window
 
@@ -40,9 +43,6 @@ Mask = NDArray[np.bool_]
 _Number = TypeVar("_Number", np.int16, np.int64)
 
 _HOUR_US = 3_600_000_000
-_DAY_US = 24 * _HOUR_US
-_NEVER_FIRST = np.iinfo(np.int64).max
-_NEVER_LAST = np.iinfo(np.int64).min
 _FIRST_CAPACITY = 1024
 _NOBODY = -1  # the shard of a row that is no player's
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
@@ -70,6 +70,7 @@ class FeatureTable:
 
     def __init__(self, zone: ZoneInfo, now_us: int, features: FeatureList = BUILT_IN) -> None:
         self.features = features
+        self.lists: dict[str, Collection[str]] = {}  # players of static segments, by segment
         self._zone = zone
         self._ids: list[str] = []
         self._row: dict[str, int] = {}
@@ -91,6 +92,8 @@ class FeatureTable:
         self.now_us = now_us
         self._hour = now_us // _HOUR_US
         self._day = self._local_day(now_us)
+        self.moved: list[tuple[Ints, int]] | None = None  # see _note
+        self.watched_days: set[int] = set()  # windows of so many days are to be noted too
 
     def __len__(self) -> int:
         return len(self._row)
@@ -135,6 +138,8 @@ class FeatureTable:
             due.append(heapq.heappop(self._ahead))
         if due:
             self.apply(EventColumns.of(due, self.features))
+            for event in due:
+                self._note(np.array([self._row[event.player_id]]), to_us(event.occurred_at))
 
     def _count_once_a_day(self, cells: Cells, days: Ints) -> Mask:
         """Return which cells count: of a measure that counts once a day, a player's first."""
@@ -146,16 +151,23 @@ class FeatureTable:
     def _advance_hours(self, hour: int) -> None:
         if hour == self._hour:
             return
-        for leaving in self._hours.pop_until(hour - HOURS_OF_24H):
-            self._windows["24h"].take_away(self._of_players(leaving))
+        for bucket, leaving in self._hours.pop_until(hour - HOURS_OF_24H):
+            cells = self._of_players(leaving)
+            self._windows["24h"].take_away(cells)
+            self._note(cells.rows, (bucket + HOURS_OF_24H) * _HOUR_US)
         self._hour = hour
 
     def _advance_days(self, day: int) -> None:
         if day == self._day:
             return
         for name, length in _DAYS.items():
-            for leaving in self._days.between(self._day - length + 1, day - length + 1):
-                self._windows[name].take_away(self._of_players(leaving))
+            for bucket, leaving in self._days.between(self._day - length + 1, day - length + 1):
+                cells = self._of_players(leaving)
+                self._windows[name].take_away(cells)
+                self._note(cells.rows, self._midnight(bucket + length))
+        for length in self.watched_days - set(_DAYS.values()):
+            for bucket, leaving in self._days.between(self._day - length + 1, day - length + 1):
+                self._note(self._of_players(leaving).rows, self._midnight(bucket + length))
         self._days.pop_until(day - _LONGEST)
         self._day = day
 
@@ -187,6 +199,49 @@ class FeatureTable:
 
     def _local_day(self, at_us: int) -> int:
         return from_us(at_us).astimezone(self._zone).toordinal()
+
+    def _midnight(self, day: int) -> int:
+        return to_us(datetime.combine(date.fromordinal(day), time(), self._zone))
+
+    def _note(self, rows: Ints, at_us: int) -> None:
+        """Keep who was changed by the clock, and by which of its boundaries, if that is asked."""
+        if self.moved is not None and len(rows):
+            self.moved.append((np.unique(rows), at_us))
+
+    # --- what would be --------------------------------------------------------------------------
+
+    def stage(self, events: EventColumns) -> tuple[Places, StagedEvents]:
+        """Return what players would be after each of some events, none of them ahead."""
+        places = Places(self._row, events.player_ids)
+        events = events.at_places(places.order)
+        cells, event = events.cells(np.arange(len(places.order)), self._zone)
+        once = np.flatnonzero(self.features.once_a_day[cells.measures])
+        # who is new stands behind all rows: nothing is known of them
+        players = np.where(places.rows < 0, len(self._ids) - places.players, places.players)
+        counts = np.ones(len(cells.rows), dtype=bool)
+        counts[once] = self._once.would_add(
+            players[event[once]], events.days[event[once]], cells.measures[once]
+        )
+        cells, event = cells.take(counts), event[counts]
+        inside = {n: events.days[event] > self._day - length for n, length in _DAYS.items()}
+        inside["24h"] = events.at[event] // _HOUR_US > self._hour - HOURS_OF_24H
+        return places, StagedEvents(self, places, events, cells, events.days[event], inside)
+
+    def totals(self, rows: Ints, measure: str, window: str) -> Ints:
+        """Return new totals of some rows: 0 of rows below 0."""
+        found = self._total(np.maximum(rows, 0), measure, window)
+        return np.where(rows < 0, 0, found)
+
+    def totals_over(self, rows: Ints, measure: str, first: int, last: int) -> Ints:
+        """Return new totals of some rows over local days: 0 of rows below 0."""
+        known, place = np.unique(np.maximum(rows, 0), return_inverse=True)
+        found = self._days.totals_of(self.features.index[measure], first, last + 1, known)
+        return np.where(rows < 0, 0, found[place])
+
+    def times(self, rows: Ints, edge: Edge) -> Ints:
+        """Return new first or last times of some rows: none of rows below 0."""
+        side, never = self._side(edge)
+        return np.where(rows < 0, never, side[MOMENT_INDEX[edge.moment], np.maximum(rows, 0)])
 
     # --- rows -----------------------------------------------------------------------------------
 
@@ -225,8 +280,8 @@ class FeatureTable:
 
     def _grow(self, capacity: int) -> None:
         self._shard = _wider(self._shard, capacity, _NOBODY)
-        self._first = _wider(self._first, capacity, _NEVER_FIRST)
-        self._last = _wider(self._last, capacity, _NEVER_LAST)
+        self._first = _wider(self._first, capacity, NEVER["first"])
+        self._last = _wider(self._last, capacity, NEVER["last"])
         for totals in self._all_totals:
             totals.fit(capacity)
 
@@ -251,6 +306,24 @@ class FeatureTable:
         held = np.flatnonzero(np.bincount(self._shard[self._all_rows], minlength=1))
         return {*held.tolist(), *(event.shard for event in self._ahead)}
 
+    @property
+    def capacity(self) -> int:
+        """For how many rows there is room; every row is below it."""
+        return len(self._shard)
+
+    def living_rows(self) -> Ints:
+        """Return the rows of all players, ascending."""
+        return np.flatnonzero(self._shard[: len(self._ids)] != _NOBODY)
+
+    def lives(self, rows: Ints) -> Mask:
+        """Return which rows are some player's."""
+        living: Mask = self._shard[rows] != _NOBODY
+        return living
+
+    def shard_of(self, rows: Ints) -> NDArray[np.int16]:
+        """Return the virtual shards of some rows."""
+        return self._shard[rows]
+
     def rows_of(self, shard: int) -> Ints:
         """Return the rows of a virtual shard."""
         return np.flatnonzero(self._shard[: len(self._ids)] == shard)
@@ -266,11 +339,47 @@ class FeatureTable:
         list.
         """
         which = self._all_rows if rows is None else rows
-        defined = self.features.defined[name]
-        if isinstance(defined.definition, Edge):
-            return self._edge(defined.definition, which)
-        value, missing = value_of(defined, partial(self._total, which))
-        return value, missing
+        return column_of(
+            self.features.defined[name], partial(self._total, which), partial(self._times, which),
+            self.now_us,
+        )  # fmt: skip
+
+    @property
+    def today(self) -> int:
+        """The ordinal of the brand's local day."""
+        return self._day
+
+    def over(
+        self, name: str, first: int, last: int, rows: Ints | None = None
+    ) -> tuple[Ints, Mask | None]:
+        """Return a value (of FeatureList.windowed) over some local days, as `column` does.
+
+        They are ordinals, both included; days of more than 90 days ago are no longer kept. Each of
+        `rows` comes at most once.
+        """
+
+        def total(measure: str, _: str) -> Ints:
+            place = self.features.index[measure]
+            if rows is not None:
+                return self._days.totals_of(place, first, last + 1, rows)
+            return self._days.totals(place, first, last + 1, len(self._ids))[self._all_rows]
+
+        return value_of(self.features.windowed[name], total)
+
+    def texts(self, name: str, rows: Ints | None = None) -> tuple[Sequence[str], None]:
+        """Return a column of text; there is only player_id so far."""
+        if name != "player_id":
+            raise KeyError(name)
+        return self.player_ids if rows is None else self.ids_of(rows), None
+
+    def on_list(self, segment: str, rows: Ints | None = None) -> Mask:
+        """Return who is on a list of `lists`; raises InvalidRule for one that is not there."""
+        if segment not in self.lists:
+            raise InvalidRule(f'there is no list "{segment}"')
+        found = np.zeros(len(self._ids), dtype=bool)
+        held = (self._row.get(player_id) for player_id in self.lists[segment])
+        found[[row for row in held if row is not None]] = True
+        return found[self._all_rows if rows is None else rows]
 
     def values(self, row: int) -> dict[str, int | None]:
         """Return every feature of one player; missing ones are None."""
@@ -304,7 +413,8 @@ class FeatureTable:
 
     def day_cells(self, day: int) -> Cells:
         """Return what the players did on a local day that is held; pairs may repeat."""
-        return self._of_players(joined([_NO_CELLS, *self._days.between(day, day + 1)]))
+        cells = [cells for _, cells in self._days.between(day, day + 1)]
+        return self._of_players(joined([_NO_CELLS, *cells]))
 
     def counted_between(self, first: int, last: int, measure: int) -> tuple[Ints, Ints]:
         """Return (row, day) of what counts once a day, from one day to another, of all time."""
@@ -316,25 +426,18 @@ class FeatureTable:
         totals = self._lifetime if window == "lifetime" else self._windows[window]
         return totals.values(self.features.index[measure], rows)
 
-    def _edge(self, edge: Edge, rows: slice | Ints) -> tuple[Ints, Mask]:
-        side, never = self._side(edge)
-        times = side[MOMENT_INDEX[edge.moment], rows]
-        missing = times == never
-        if not edge.days_since:
-            return times, missing
-        return np.where(missing, 0, (self.now_us - np.where(missing, 0, times)) // _DAY_US), missing
+    def _times(self, rows: slice | Ints, edge: Edge) -> Ints:
+        return self._side(edge)[0][MOMENT_INDEX[edge.moment], rows]
 
     def _edge_of(self, edge: Edge, row: int) -> int | None:
         side, never = self._side(edge)
         at = int(side[MOMENT_INDEX[edge.moment], row])
         if at == never:
             return None
-        return (self.now_us - at) // _DAY_US if edge.days_since else at
+        return (self.now_us - at) // DAY_US if edge.days_since else at
 
     def _side(self, edge: Edge) -> tuple[Ints, int]:
-        if edge.which == "first":
-            return self._first, _NEVER_FIRST
-        return self._last, _NEVER_LAST
+        return (self._first if edge.which == "first" else self._last), NEVER[edge.which]
 
     # --- slices: snapshot, restore, move --------------------------------------------------------
 

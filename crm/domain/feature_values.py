@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from crm.domain.features import SHARE, Defined, Derived, Distinct, Measure, Trend
+from crm.domain.features import SHARE, Defined, Derived, Distinct, Edge, Measure, Trend
 
 LARGEST_RATIO = 1e15  # a larger one says nothing more, and would not fit an integer at some point
+DAY_US = 86_400_000_000
+NEVER = {"first": np.iinfo(np.int64).max, "last": np.iinfo(np.int64).min}  # no such event yet
 Source = Callable[[str, str], Any]  # measure and window -> total, an int or an int64 column
 _WEEKS_BEFORE = {"14d": 1, "35d": 4}
 
@@ -39,6 +41,23 @@ def value_of(defined: Defined, total: Source) -> tuple[Any, Any]:
             return _ratio(recent * _WEEKS_BEFORE[since], before, SHARE)
         case _:
             raise TypeError(f"{defined.feature.name} is not made of measures")
+
+
+def column_of(
+    defined: Defined, total: Source, times: Callable[[Edge], Any], now_us: int
+) -> tuple[Any, Any]:
+    """Return a column of a feature, and where it is missing (None: nowhere).
+
+    `times` gives the first or last times of a moment, NEVER where there is none.
+    """
+    edge = defined.definition
+    if not isinstance(edge, Edge):
+        return value_of(defined, total)
+    at = times(edge)
+    missing = at == NEVER[edge.which]
+    if not edge.days_since:
+        return at, missing
+    return np.where(missing, 0, (now_us - np.where(missing, 0, at)) // DAY_US), missing
 
 
 def _ratio(top: Any, bottom: Any, scale: int) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,36 @@ class _Bucket:
         tail = [cells.take(place[cells.rows] >= 0) for cells in self._tail]
         return joined([self._ordered(at[here]), *tail])
 
+    def totals(self, measure: int, into: Ints) -> None:
+        """Add what each row has of a measure to `into`, which is by row."""
+        which = np.flatnonzero(self._measures == measure)
+        at = np.searchsorted(self._starts, which, side="right") - 1
+        into[self._rows[at]] += self._values[which]  # a row has a measure once
+        for cells in self._tail:
+            mine = cells.measures == measure
+            np.add.at(into, cells.rows[mine], cells.values[mine])
+
+    def totals_of(self, measure: int, rows: Ints) -> Ints:
+        """Return the totals of some rows, in the time of these rows while the tail is short."""
+        found = np.zeros(len(rows), dtype=np.int64)
+        if len(self._rows):
+            wanted = rows.astype(np.int32)  # of another type the whole bucket would be copied
+            at = np.minimum(np.searchsorted(self._rows, wanted), len(self._rows) - 1)
+            here = np.flatnonzero(self._rows[at] == wanted)
+            starts, ends = self._starts[at[here]], self._starts[at[here] + 1]
+            which = ranges(starts.astype(np.int64), ends.astype(np.int64))
+            mine = self._measures[which] == measure
+            place = np.repeat(here, ends - starts)[mine]
+            found[place] = self._values[which[mine]]
+        for cells in self._tail:
+            mine = cells.measures == measure
+            mine[mine] = np.isin(cells.rows[mine], rows)
+            if mine.any():
+                order = np.argsort(rows, kind="stable")
+                place = order[np.searchsorted(rows, cells.rows[mine], sorter=order)]
+                np.add.at(found, place, cells.values[mine])
+        return found
+
     @property
     def tail_size(self) -> int:
         """How many cells are not in order."""
@@ -141,6 +171,11 @@ def joined(parts: list[Cells]) -> Cells:
     return Cells(*[np.concatenate(arrays) for arrays in columns])
 
 
+def joined_ints(parts: Sequence[Ints]) -> Ints:
+    """Return all parts, one after the other."""
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
 class Ledger:
     """Buckets by their number: days as ordinals, hours as hours since 1970."""
 
@@ -168,16 +203,33 @@ class Ledger:
         """Return how often something was added to a bucket."""
         return self._buckets[number].changes if number in self._buckets else 0
 
-    def between(self, start: int, end: int) -> Iterator[Cells]:
-        """Yield the buckets from `start` to before `end`."""
+    def between(self, start: int, end: int) -> Iterator[tuple[int, Cells]]:
+        """Yield the buckets from `start` to before `end`, each with its number."""
         for number in sorted(self._buckets):
             if start <= number < end:
-                yield self._buckets[number].cells()
+                yield number, self._buckets[number].cells()
 
-    def pop_until(self, last: int) -> list[Cells]:
-        """Remove and return the buckets up to and with `last`."""
-        leaving = [number for number in self._buckets if number <= last]
-        return [self._buckets.pop(number).cells() for number in leaving]
+    def totals(self, measure: int, start: int, end: int, rows: int) -> Ints:
+        """Return a measure's totals over the buckets from `start` to before `end`, by row."""
+        found = np.zeros(rows, dtype=np.int64)
+        for bucket in self._within(start, end):
+            bucket.totals(measure, found)
+        return found
+
+    def totals_of(self, measure: int, start: int, end: int, rows: Ints) -> Ints:
+        """Return the same for some rows, each at most once."""
+        found = np.zeros(len(rows), dtype=np.int64)
+        for bucket in self._within(start, end):
+            found += bucket.totals_of(measure, rows)
+        return found
+
+    def _within(self, start: int, end: int) -> list[_Bucket]:
+        return [bucket for number, bucket in self._buckets.items() if start <= number < end]
+
+    def pop_until(self, last: int) -> list[tuple[int, Cells]]:
+        """Remove and return the buckets up to and with `last`, each with its number."""
+        leaving = sorted(number for number in self._buckets if number <= last)
+        return [(number, self._buckets.pop(number).cells()) for number in leaving]
 
     def export(self, rows: Ints, place: Ints) -> Ints:
         """Return (bucket, place, measure, value), summed, of some rows (ascending).

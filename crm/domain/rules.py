@@ -6,15 +6,17 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from difflib import get_close_matches
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from crm.domain.brands import Brand
 from crm.domain.errors import InvalidRule
 from crm.domain.feature_list import BUILT_IN, FeatureList, features_of
 from crm.domain.features import SHARE_DECIMALS, Feature
+from crm.domain.rule_terms import LastDays, Node, Over, Term, TextIn
+from crm.domain.rule_words import DATE, YEARS, check_over, readings, subject, term
 from crm.domain.times import to_us
 
 MAX_DEPTH = 50
@@ -27,63 +29,65 @@ Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Value: TypeAlias = int | str
 
 DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,12})?")  # 27 digits: exact in decimal's 28
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_YEARS = range(1900, 2200)  # zones and the next day stay within what a datetime can hold
 
 
-class _Node(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
-    """What all nodes share: they never change, and `kind` tells them apart in JSON."""
-
-
-class And(_Node, frozen=True, tag="and"):
+class And(Node, frozen=True, tag="and"):
     """True where all of `terms` are."""
 
-    terms: tuple[Rule, ...]
+    terms: Annotated[tuple[Rule, ...], Meta(min_length=1)]
 
 
-class Or(_Node, frozen=True, tag="or"):
+class Or(Node, frozen=True, tag="or"):
     """True where any of `terms` is."""
 
-    terms: tuple[Rule, ...]
+    terms: Annotated[tuple[Rule, ...], Meta(min_length=1)]
 
 
-class Not(_Node, frozen=True, tag="not"):
+class Not(Node, frozen=True, tag="not"):
     """True where `term` is false, so also where its feature is missing."""
 
     term: Rule
 
 
-class Compare(_Node, frozen=True, tag="compare"):
-    """A feature against one value; false where the feature is missing."""
+class Compare(Node, frozen=True, omit_defaults=True, tag="compare"):
+    """A feature against one value; false where the feature is missing.
+
+    With `over`, the feature's name is one without its window, and it is read over these days.
+    """
 
     feature: str
     op: Operator
     value: Value
+    over: Over | None = None
 
 
-class Between(_Node, frozen=True, tag="between"):
+class Between(Node, frozen=True, omit_defaults=True, tag="between"):
     """A feature from `low` to `high`, both included."""
 
     feature: str
     low: Value
     high: Value
+    over: Over | None = None
 
 
-class In(_Node, frozen=True, tag="in"):
+class In(Node, frozen=True, omit_defaults=True, tag="in"):
     """A feature that equals one of `values`."""
 
     feature: str
-    values: tuple[Value, ...]
+    values: Annotated[tuple[Value, ...], Meta(min_length=1)]
+    over: Over | None = None
 
 
-class Exists(_Node, frozen=True, tag="exists"):
+class Exists(Node, frozen=True, omit_defaults=True, tag="exists"):
     """A feature that is not missing."""
 
     feature: str
+    over: Over | None = None
 
 
-Rule: TypeAlias = And | Or | Not | Compare | Between | In | Exists
 Condition: TypeAlias = Compare | Between | In | Exists
+Leaf: TypeAlias = Condition | Term
+Rule: TypeAlias = And | Or | Not | Leaf
 
 
 def from_tree(tree: object, brand: Brand | None = None) -> Rule:
@@ -95,18 +99,19 @@ def from_tree(tree: object, brand: Brand | None = None) -> Rule:
     try:
         rule = msgspec.convert(tree, Rule)
     except msgspec.ValidationError as error:
-        raise InvalidRule(f"the rule's tree is not right: {error}") from None
+        which = f"; {readings('bet', LastDays(30))}" if "`newcomers`" in str(error) else ""
+        raise InvalidRule(f"the rule's tree is not right: {error}{which}") from None
     except UnicodeEncodeError:
         raise InvalidRule("the rule's tree holds half a surrogate pair") from None
     except RecursionError:
         raise InvalidRule(too_deep()) from None
     rule = _canonical(rule, 1, features)
-    if sum(terms_of(condition) for condition in conditions_of(rule)) > MAX_TERMS:
+    if sum(map(terms_of, leaves_of(rule))) > MAX_TERMS:
         raise InvalidRule(too_many())
     if brand is not None:
         for one in conditions_of(rule):
             for value in literals_of(one):
-                bounds(feature_named(one.feature, features), value, brand)
+                bounds(subject(one.feature, one.over, features), value, brand)
     return rule
 
 
@@ -119,8 +124,8 @@ def to_tree(rule: Rule) -> dict[str, Any]:
 def joined(kind: type[And | Or], terms: tuple[Rule, ...]) -> Rule:
     """Join `terms`, with nested ones of the same kind laid flat; one term stands for itself."""
     flat: list[Rule] = []
-    for term in terms:
-        flat.extend(term.terms if isinstance(term, kind) else (term,))
+    for one in terms:
+        flat.extend(one.terms if isinstance(one, kind) else (one,))
     if not flat:
         raise InvalidRule("and, or: at least one term")
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
@@ -130,28 +135,35 @@ def condition(rule: Condition, features: FeatureList) -> Condition:
     """Return `rule` with its literals in canonical form; raises InvalidRule."""
     if isinstance(rule, In) and not rule.values:
         raise InvalidRule(f"{rule.feature} in (): at least one value")
-    known = feature_named(rule.feature, features)
+    if rule.over is not None:
+        check_over(rule.over)
+    known = subject(rule.feature, rule.over, features)
     match rule:
-        case Compare(feature, op, value):
-            return Compare(feature, op, literal(known, value))
-        case Between(feature, low, high):
-            return Between(feature, literal(known, low), literal(known, high))
-        case In(feature, values):
-            return In(feature, tuple(literal(known, value) for value in values))
+        case Compare(feature, op, value, over):
+            return Compare(feature, op, literal(known, value), over)
+        case Between(feature, low, high, over):
+            return Between(feature, literal(known, low), literal(known, high), over)
+        case In(feature, values, over):
+            return In(feature, tuple(literal(known, value) for value in values), over)
         case Exists():
             return rule
 
 
-def conditions_of(rule: Rule) -> Iterator[Condition]:
-    """Return every condition of the rule, from left to right."""
+def leaves_of(rule: Rule) -> Iterator[Leaf]:
+    """Return all that a rule joins, from left to right."""
     match rule:
         case And(terms) | Or(terms):
-            for term in terms:
-                yield from conditions_of(term)
-        case Not(term):
-            yield from conditions_of(term)
+            for one in terms:
+                yield from leaves_of(one)
+        case Not(one):
+            yield from leaves_of(one)
         case _:
             yield rule
+
+
+def conditions_of(rule: Rule) -> Iterator[Condition]:
+    """Return every condition on a feature, from left to right."""
+    return (leaf for leaf in leaves_of(rule) if isinstance(leaf, Condition))
 
 
 def literals_of(rule: Condition) -> tuple[Value, ...]:
@@ -167,24 +179,14 @@ def literals_of(rule: Condition) -> tuple[Value, ...]:
             return ()
 
 
-def terms_of(rule: Condition) -> int:
-    """Return what a condition costs against MAX_TERMS: 1, or one for each value of a set."""
-    return len(rule.values) if isinstance(rule, In) else 1
+def terms_of(rule: Leaf) -> int:
+    """Return what a leaf costs against MAX_TERMS: 1, or one for each value of a set."""
+    return len(rule.values) if isinstance(rule, In | TextIn) else 1
 
 
 def list_for(brand: Brand | None) -> FeatureList:
     """Return the features that a rule may name: a brand's, or the built-in ones."""
     return BUILT_IN if brand is None else features_of(brand)
-
-
-def feature_named(name: str, features: FeatureList) -> Feature:
-    """Return the feature; raises InvalidRule with the nearest names that there are."""
-    feature = features.features.get(name)
-    if feature is None:
-        near = get_close_matches(name[:64].lower(), features.features, n=3, cutoff=0.6)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InvalidRule(f"there is no feature {name[:64]!r}{hint}")
-    return feature
 
 
 def literal(feature: Feature, value: Value) -> Value:
@@ -222,11 +224,11 @@ def bounds(feature: Feature, value: Value, brand: Brand) -> tuple[int, int]:
         return int(units), int(units)
     if isinstance(value, int):
         return value, value
-    if not _DATE.fullmatch(value):
+    if not DATE.fullmatch(value):
         at = to_us(datetime.fromisoformat(value))
         return at, at
     day = date.fromisoformat(value)
-    return _midnight(day, brand), _midnight(day + timedelta(days=1), brand) - 1
+    return midnight(day, brand), midnight(day + timedelta(days=1), brand) - 1
 
 
 def too_deep() -> str:
@@ -244,12 +246,14 @@ def _canonical(rule: Rule, depth: int, features: FeatureList) -> Rule:
         raise InvalidRule(too_deep())
     match rule:
         case And(terms) | Or(terms):
-            laid = tuple(_canonical(term, depth + 1, features) for term in terms)
+            laid = tuple(_canonical(one, depth + 1, features) for one in terms)
             return joined(type(rule), laid)
-        case Not(term):
-            return Not(_canonical(term, depth + 1, features))
-        case _:
+        case Not(one):
+            return Not(_canonical(one, depth + 1, features))
+        case Compare() | Between() | In() | Exists():
             return condition(rule, features)
+        case _:
+            return term(rule, features)
 
 
 def _decimal(feature: Feature, value: Value, what: str) -> str:
@@ -265,7 +269,7 @@ def _time(feature: Feature, value: Value) -> str:
     if isinstance(value, int):
         raise InvalidRule(wanted)
     try:
-        if _DATE.fullmatch(value):
+        if DATE.fullmatch(value):
             year = date.fromisoformat(value).year
         else:
             at = msgspec.convert(value, datetime)
@@ -273,10 +277,11 @@ def _time(feature: Feature, value: Value) -> str:
             value = at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at.tzinfo else ""
     except (ValueError, OverflowError, msgspec.ValidationError):
         raise InvalidRule(wanted) from None
-    if not value or year not in _YEARS:
+    if not value or year not in YEARS:
         raise InvalidRule(wanted)
     return value
 
 
-def _midnight(day: date, brand: Brand) -> int:
+def midnight(day: date, brand: Brand) -> int:
+    """Return when a local day of the brand begins, in microseconds since 1970."""
     return to_us(datetime.combine(day, time(), brand.zone))

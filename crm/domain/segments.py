@@ -6,15 +6,18 @@ A rule has two equal forms, text and tree; both come and go through here.
 from __future__ import annotations
 
 from operator import eq, ge, gt, le, lt, ne
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain import rules
 from crm.domain.brands import Brand
+from crm.domain.column_source import ColumnSource, Mask
 from crm.domain.feature_list import features_of as list_of
+from crm.domain.rule_masks import KNOWN_SINCE, column_over, named_window, term_mask
+from crm.domain.rule_terms import Did, DidNot
 from crm.domain.rule_text import bounded, parse, to_text
+from crm.domain.rule_words import measure_of, subject
 from crm.domain.rules import And, Between, Compare, Exists, In, Not, Or, Rule, Value, to_tree
 
 __all__ = [
@@ -32,16 +35,6 @@ __all__ = [
 _EDGES = {"=": (eq, 0), "!=": (ne, 0), "<": (lt, 0), "<=": (le, 1), ">": (gt, 1), ">=": (ge, 0)}
 _INT64 = np.iinfo(np.int64)
 
-Mask = NDArray[np.bool_]
-Column = tuple[NDArray[np.int64], Mask | None]
-
-
-class ColumnSource(Protocol):
-    """Where a rule's features are read: one row a player, every column in the same order."""
-
-    def column(self, name: str) -> Column:
-        """Return raw integers (minor units, microseconds since 1970) and where they are missing."""
-
 
 def from_tree(tree: object, brand: Brand | None = None) -> Rule:
     """Return the rule of a decoded JSON tree, in its one canonical form; raises InvalidRule."""
@@ -49,14 +42,27 @@ def from_tree(tree: object, brand: Brand | None = None) -> Rule:
 
 
 def features_of(rule: Rule) -> set[str]:
-    """Return the names of the features that the rule reads."""
-    return {condition.feature for condition in rules.conditions_of(rule)}
+    """Return the names of the features that the rule reads; values over other days are none."""
+    found = set()
+    for leaf in rules.leaves_of(rule):
+        match leaf:
+            case Compare() | Between() | In() | Exists():
+                over = leaf.over
+                found.add(leaf.feature if over is None else named_window(leaf.feature, over))
+            case Did() | DidNot():
+                found.add(named_window(measure_of(leaf.event), leaf.over))
+                if isinstance(leaf, DidNot) and leaf.newcomers == "excluded":
+                    found.add(KNOWN_SINCE)
+            case _:
+                pass
+    return {name for name in found if name}
 
 
 def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
     """Return a new array of `n` that is true where a player of `brand` is in the rule.
 
-    Raises InvalidRule for money with more decimals than the brand's currency has.
+    Raises InvalidRule for money with more decimals than the brand's currency has, for dates whose
+    days are no longer kept, and for a segment that rule_references.py has not resolved.
     """
     match rule:
         case And(terms):
@@ -72,19 +78,22 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
         case Not(term):
             mask = compile_mask(term, brand, table, n)
             return np.logical_not(mask, out=mask)
-        case Exists(feature):
-            missing = table.column(feature)[1]
+        case Exists(feature, over):
+            missing = column_over(feature, over, table)[1]
             return np.ones(n, np.bool_) if missing is None else ~missing
-        case _:
-            values, missing = table.column(rule.feature)
-            mask = _condition(rule, brand, values)
+        case Compare() | Between() | In():
+            values, missing = column_over(rule.feature, rule.over, table)
+            mask = holds(rule, brand, values)
             if missing is not None:
                 mask &= ~missing
             return mask
+        case _:
+            return term_mask(rule, brand, table, n)
 
 
-def _condition(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
-    feature = list_of(brand).features[rule.feature]
+def holds(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
+    """Return where a condition is true of raw values that are not missing."""
+    feature = subject(rule.feature, rule.over, list_of(brand))
 
     def bounds(value: Value) -> tuple[int, int]:
         return rules.bounds(feature, value, brand)

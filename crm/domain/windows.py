@@ -71,8 +71,12 @@ class Window:
 
     def values(self, measure: int, rows: slice | Ints) -> Ints:
         """Return a new column of a measure for some rows."""
-        slots = self._slot[rows]
-        column: Ints = self._totals[:, self._place[measure]].reshape(-1)[slots]
+        slots, place = self._slot[rows], self._place[measure]
+        column: Ints
+        if isinstance(rows, slice):
+            column = self._totals[:, place].reshape(-1)[slots]
+        else:
+            column = self._totals[slots >> _BLOCK_BITS, place, slots % _BLOCK]
         column[slots < 0] = 0  # -1 has read somebody else's
         return column
 

@@ -8,23 +8,24 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from crm.domain.brands import Brand, Currency
 from crm.domain.errors import InvalidRule
 from crm.domain.features import FEATURES
 from crm.domain.segments import compile_mask, from_tree, parse, to_text, to_tree
+from tests.support.columns import ListColumns
+from tests.support.own_measures import OWN
+from tests.support.rule_trees import OPERATORS, TEXT_OPERATORS, Tree, joined, of, trees
 
-BRAND = Brand("demo", "Demo", Currency("EUR", 2), "America/Sao_Paulo", date(2015, 1, 1), "BR")
+BRAND = Brand(
+    "demo", "Demo", Currency("EUR", 2), "America/Sao_Paulo", date(2015, 1, 1), "BR", (), OWN
+)
 NAMES = ("bet_count_7d", "days_since_last_bet", "ggr_amount_30d", "first_bet_at")
-OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # around Sao Paulo's change of clocks of 2018-11-04, when the day began at 01:00
 BASE = datetime(2018, 11, 3, tzinfo=UTC)
-Tree = dict[str, Any]
 
 
 def literals(name: str) -> st.SearchStrategy[int | str]:
@@ -39,48 +40,38 @@ def literals(name: str) -> st.SearchStrategy[int | str]:
 
 
 def conditions() -> st.SearchStrategy[Tree]:
-    return st.sampled_from(NAMES).flatmap(_conditions_on)
+    return st.sampled_from(NAMES).flatmap(lambda name: of(literals(name), {"feature": name}))
 
 
-def _conditions_on(name: str) -> st.SearchStrategy[Tree]:
-    value = literals(name)
+IDS = ["p1", "p12", "P1", "é", "x p1"]
+
+
+def texts() -> st.SearchStrategy[Tree]:
+    value = st.sampled_from([*IDS, "p", "1", " "])
     return st.one_of(
-        st.builds(_node("compare", name), op=st.sampled_from(OPERATORS), value=value),
-        st.builds(_node("between", name), low=value, high=value),
-        st.builds(_node("in", name), values=st.lists(value, min_size=1, max_size=5)),
-        st.just({"kind": "exists", "feature": name}),
-    )
-
-
-def _node(kind: str, feature: str) -> Any:
-    return lambda **rest: {"kind": kind, "feature": feature, **rest}
-
-
-def trees() -> st.SearchStrategy[Tree]:
-    return st.recursive(
-        conditions(),
-        lambda term: st.one_of(
-            st.builds(lambda t: {"kind": "not", "term": t}, term),
-            st.builds(
-                lambda kind, terms: {"kind": kind, "terms": terms},
-                st.sampled_from(["and", "or"]),
-                st.lists(term, min_size=1, max_size=3),
-            ),
+        st.builds(
+            lambda op, text: {"kind": "text", "column": "player_id", "op": op, "value": text},
+            st.sampled_from(TEXT_OPERATORS),
+            value,
         ),
-        max_leaves=12,
+        st.builds(
+            lambda some: {"kind": "text_in", "column": "player_id", "values": some},
+            st.lists(value, min_size=1, max_size=3),
+        ),
+        st.just({"kind": "list", "list": "vip"}),
     )
 
 
-@given(trees())
+@given(trees(BRAND))
 def test_text_and_tree_are_two_spellings_of_one_rule(tree: Tree) -> None:
-    rule = from_tree(tree)
+    rule = from_tree(tree, BRAND)
     text = to_text(rule)
-    assert parse(text) == rule
-    assert to_text(parse(text)) == text
-    assert from_tree(json.loads(json.dumps(to_tree(rule)))) == rule
+    assert parse(text, BRAND) == rule
+    assert to_text(parse(text, BRAND)) == text
+    assert from_tree(json.loads(json.dumps(to_tree(rule))), BRAND) == rule
 
 
-Player = dict[str, int | None]
+Player = dict[str, Any]
 
 
 def players() -> st.SearchStrategy[list[Player]]:
@@ -91,21 +82,21 @@ def players() -> st.SearchStrategy[list[Player]]:
         "days_since_last_bet": st.none() | st.integers(0, 12),
         "ggr_amount_30d": st.integers(-310, 310),
         "first_bet_at": st.none() | at,
+        "player_id": st.sampled_from(IDS),
+        "vip": st.booleans(),
     }
     return st.lists(st.fixed_dictionaries(raw), min_size=1, max_size=20)
 
 
 @settings(max_examples=300)
-@given(trees(), players())
+@given(joined(conditions() | texts()), players())
 def test_a_mask_says_of_each_player_what_the_rule_says(tree: Tree, people: list[Player]) -> None:
-    class Table:
-        def column(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
-            cells = [person[name] for person in people]
-            missing = np.array([cell is None for cell in cells])
-            values = np.array([-7 if cell is None else cell for cell in cells], np.int64)
-            return values, missing if missing.any() else None
-
-    mask = compile_mask(from_tree(tree), BRAND, Table(), len(people))
+    table = ListColumns(
+        {name: [person[name] for person in people] for name in NAMES},
+        {"player_id": [person["player_id"] for person in people]},
+        {"vip": [person["vip"] for person in people]},
+    )
+    mask = compile_mask(from_tree(tree), BRAND, table, len(people))
     assert mask.tolist() == [_holds(tree, person) for person in people]
 
 
@@ -118,6 +109,8 @@ def _holds(tree: Tree, player: Player) -> bool:  # noqa: PLR0911  # one return a
             return any(_holds(term, player) for term in tree["terms"])
         case "not":
             return not _holds(tree["term"], player)
+        case "list" | "text_in" | "text":
+            return _term_holds(tree, player)
     value = player[tree["feature"]]
     if value is None or tree["kind"] == "exists":
         return value is not None
@@ -132,6 +125,22 @@ def _holds(tree: Tree, player: Player) -> bool:  # noqa: PLR0911  # one return a
             return compare(">=", tree["low"]) and compare("<=", tree["high"])
         case _:
             return any(compare("=", text) for text in tree["values"])
+
+
+def _term_holds(tree: Tree, player: Player) -> bool:
+    text = player["player_id"]
+    if tree["kind"] == "list":
+        return bool(player[tree["list"]])
+    if tree["kind"] == "text_in":
+        return text in tree["values"]
+    value = tree["value"]
+    verdicts: dict[str, bool] = {
+        "=": text == value,
+        "!=": text != value,
+        "contains": text.find(value) >= 0,
+        "starts_with": text[: len(value)] == value,
+    }
+    return verdicts[tree["op"]]
 
 
 def _compare(feature: str, raw: int, op: str, text: int | str) -> bool:
@@ -159,7 +168,10 @@ def _compare(feature: str, raw: int, op: str, text: int | str) -> bool:
 WORDS = [
     *NAMES, *OPERATORS, "and", "or", "not", "in", "between", "exists", "(", ")", ",", " ", "\n",
     "1", "-1", "1.5", "1e9", "9" * 5000, '"2026-01-31"', "'2026-01-31T00:00:00Z'", '"', "'",
-    "\x00", "\ud800", "\u0661", "x",
+    "\x00", "\ud800", "\u0661", "x", "did", "did not", "bet", "bet.placed", "segment", "list",
+    "days", "from", "to", "2026-11-01", "in 14 days", "from 2026-11-01 to 2026-11-15",
+    "newcomers included", "newcomers", "excluded", "contains", "starts with", "player_id",
+    "bet_count", '"a"', "'b''c'", "0",
 ]  # fmt: skip
 
 
@@ -174,10 +186,14 @@ def test_no_text_makes_the_parser_raise_anything_but_invalid_rule(text: str) -> 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(WORDS)
 )
-KEYS = st.sampled_from(["kind", "terms", "term", "feature", "op", "value", "values", "low", "high"])
+KEYS = st.sampled_from(
+    ["kind", "terms", "term", "feature", "op", "value", "values", "low", "high", "over", "days",
+     "first", "last", "event", "newcomers", "column", "segment", "list"]
+)  # fmt: skip
 KINDS = st.sampled_from(
-    ["and", "or", "not", "compare", "between", "in", "exists", *NAMES, *OPERATORS]
-)
+    ["and", "or", "not", "compare", "between", "in", "exists", "last_days", "dates", "did",
+     "did_not", "text", "text_in", "segment", "list", *NAMES, *OPERATORS]
+)  # fmt: skip
 
 
 @given(
@@ -191,3 +207,36 @@ def test_no_tree_raises_anything_but_invalid_rule(tree: object) -> None:
     with contextlib.suppress(InvalidRule):
         rule = from_tree(tree)
         assert from_tree(to_tree(rule)) == rule
+
+
+@settings(max_examples=300)
+@given(trees(BRAND), st.data())
+def test_no_tree_that_was_nearly_right_raises_anything_but_invalid_rule(
+    tree: Tree, data: st.DataObject
+) -> None:
+    places: list[tuple[Any, Any]] = []
+    _walk(tree, places)
+    inside, key = data.draw(st.sampled_from(places))
+    inside[key] = data.draw(SCALARS | KINDS)
+    with contextlib.suppress(InvalidRule):
+        rule = from_tree(tree, BRAND)
+        assert parse(to_text(rule), BRAND) == rule
+
+
+def _walk(node: Any, places: list[tuple[Any, Any]]) -> None:
+    for key in node if isinstance(node, dict) else range(len(node)):
+        places.append((node, key))
+        if isinstance(node[key], dict | list):
+            _walk(node[key], places)
+
+
+@settings(max_examples=300)
+@given(trees(BRAND), st.data())
+def test_a_text_that_was_nearly_right_is_read_or_refused(tree: Tree, data: st.DataObject) -> None:
+    text = to_text(from_tree(tree, BRAND))
+    at = data.draw(st.integers(0, len(text)))
+    cut = data.draw(st.integers(0, 5))
+    text = text[:at] + data.draw(st.sampled_from([*WORDS, ""])) + text[at + cut :]
+    with contextlib.suppress(InvalidRule):
+        rule = parse(text, BRAND)
+        assert parse(to_text(rule), BRAND) == rule

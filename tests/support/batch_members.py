@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Set
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from crm.domain.brands import Brand
-from crm.domain.segments import Column, compile_mask, parse
+from crm.domain.column_source import Column, ColumnSource
+from crm.domain.segments import compile_mask, parse
 from pipelines.batch_features import features_at
 
 
 class BatchColumns:
-    """The columns of a batch, as rules read them."""
+    """The columns of a batch, as rules over named features read them."""
 
     def __init__(self, table: pa.Table) -> None:
         self._frame = pl.DataFrame(pl.from_arrow(table))
@@ -31,5 +33,7 @@ def members_at(
 ) -> tuple[int, Set[str]]:
     """How many players a batch as of a moment has, and who of them is in the segment."""
     table = features_at(events, brand, at, known_by)
-    mask = compile_mask(parse(rule, brand), brand, BatchColumns(table), table.num_rows)
+    mask = compile_mask(
+        parse(rule, brand), brand, cast("ColumnSource", BatchColumns(table)), table.num_rows
+    )
     return table.num_rows, set(np.array(table["player_id"].to_pylist(), dtype=object)[mask])

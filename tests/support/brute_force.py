@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -77,6 +77,15 @@ def features_of(events: Iterable[LoggedEvent], brand: Brand, as_of: datetime) ->
             }
         values |= {f"{name}_{window}": value for name, value in found.items()}
     return values | _trends(totals) | _times(past, as_of)
+
+
+def over_days(
+    events: Iterable[LoggedEvent], brand: Brand, as_of: datetime, first: date, last: date
+) -> Values:
+    """Every value with windows, by its name without one, over some local days of one player."""
+    inside = [e for e in events if e.occurred_at <= as_of and first <= e.local_day <= last]
+    totals = _totals(inside, brand)
+    return {**totals, **_derived(totals), **_own(inside, brand)}
 
 
 def _totals(inside: Sequence[LoggedEvent], brand: Brand) -> Totals:

@@ -40,6 +40,7 @@ from pipelines.cluster_inputs import Request, needed_features, prepare
 from pipelines.cluster_report import Trained, describe
 from pipelines.cluster_search import Attempt, Candidate, attempts_for, choose, fit
 from pipelines.clustering import check_export, export
+from tests.support.columns import NamedColumns
 from tests.support.own_measures import OWN
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -145,7 +146,7 @@ def test_a_mean_leaves_missing_values_out(model: Trained) -> None:
     assert model.model.whole["deposit_amount_lifetime"] == pytest.approx(500 * 2 / 3)
 
 
-class _Table:
+class _Table(NamedColumns):
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
 

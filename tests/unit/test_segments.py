@@ -20,27 +20,15 @@ from crm.domain.segments import (
     to_text,
     to_tree,
 )
+from tests.support.columns import ListColumns, NamedColumns
 
 EURO = Brand("demo", "Demo", Currency("EUR", 2), "Europe/Lisbon", date(2020, 1, 1), "PT")
 YEN = Brand("yen", "Yen", Currency("JPY", 0), "Asia/Tokyo", date(2020, 1, 1), "JP")
 
 
-class Table:
-    """Columns from lists; None is missing."""
-
-    def __init__(self, **columns: list[int | None]) -> None:
-        self._columns = columns
-
-    def column(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
-        cells = self._columns[name]
-        missing = np.array([cell is None for cell in cells])
-        values = np.array([0 if cell is None else cell for cell in cells], np.int64)
-        return values, missing if missing.any() else None
-
-
 def members(text: str, brand: Brand = EURO, **columns: list[int | None]) -> list[bool]:
     n = len(next(iter(columns.values())))
-    answer: list[bool] = compile_mask(parse(text), brand, Table(**columns), n).tolist()
+    answer: list[bool] = compile_mask(parse(text), brand, ListColumns(columns), n).tolist()
     return answer
 
 
@@ -93,7 +81,7 @@ def test_text_has_one_canonical_spelling(text: str, canonical: str) -> None:
         ("   ", 0, "ends here"),
         ("bet_count_7d > 1 and", 20, "ends here"),
         ("bet_count_7d in (1, 2", 21, "ends here; expected \\), a comma"),
-        ("bet_count_7d 3", 13, "expected between, in, one of ="),
+        ("bet_count_7d 3", 13, "expected between, contains, from, in, one of = .*, starts with"),
         ("bet_count_7d > 5x", 15, "'5x' does not fit"),
         ("bet_count_7d > 5 6", 17, "expected and, or, the end"),
         ("bet_count_7d > 1 & bet_count_7d < 3", 17, "'&' does not fit"),
@@ -284,7 +272,7 @@ def test_a_date_stands_for_its_whole_day_where_the_brand_is() -> None:
 def test_a_mask_never_changes_the_tables_own_columns() -> None:
     values, missing = np.array([1, 2, 3]), np.array([True, False, False])
 
-    class Frozen:
+    class Frozen(NamedColumns):
         def column(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
             return values, missing
 

@@ -33,5 +33,5 @@ def test_a_bucket_keeps_values_that_do_not_fit_four_bytes() -> None:
     values = np.where(rows % 2, 2**31, -(2**31) - 1) * 1_000
     for _ in range(2):  # the second comes to what is in order already
         ledger.add(np.full(MANY, 7), Cells(rows, np.zeros(MANY, dtype=np.int64), values))
-    (cells,) = ledger.between(0, 10)
+    ((_, cells),) = ledger.between(0, 10)
     assert cells.summed().values.tolist() == (2 * values).tolist()
