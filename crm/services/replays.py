@@ -9,7 +9,9 @@ from typing import Protocol
 import msgspec
 
 from crm.domain.brands import Brand
+from crm.domain.errors import InvalidRule
 from crm.domain.replay import Replay, Replayed
+from crm.domain.rule_references import references
 from crm.domain.segments import parse, to_text
 from crm.domain.times import from_us, to_us
 
@@ -61,8 +63,11 @@ def request(
     brand: Brand, rule: str, first: date, last: date, known_by: datetime | None, now: datetime
 ) -> Replay:
     """Return what to replay; raises InvalidRule, InvalidRange."""
+    tree = parse(rule, brand)
+    if named := sorted(references(tree)):
+        raise InvalidRule(f'segment "{named[0]}": a replay takes its rule, written out')
     known_by_us = None if known_by is None else to_us(known_by)
-    asked = Replay(brand, to_text(parse(rule, brand)), first, last, known_by_us)
+    asked = Replay(brand, to_text(tree), first, last, known_by_us)
     asked.check(to_us(now))
     return asked
 

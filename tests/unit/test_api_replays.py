@@ -76,6 +76,7 @@ async def test_a_tree_and_its_text_are_replayed_alike(api: Api) -> None:
         ({"from": "2019-12-31"}, 422, "invalid_field", "began on 2020-01-01"),
         ({"from": "2025-01-31"}, 422, "invalid_field", "at most 366 days"),
         ({"rule": "bet_count_7d >"}, 422, "invalid_rule", ""),
+        ({"rule": 'segment "vip"'}, 422, "invalid_rule", "a replay takes its rule"),
         ({"brand": "nobody"}, 404, "unknown_brand", ""),
         ({"known_by": "2026-03-10T11:00:00"}, 422, "invalid_field", "known_by"),
         ({"more": 1}, 422, "invalid_field", "more"),
@@ -92,3 +93,8 @@ async def test_what_would_take_too_long_is_refused_with_the_way_to_have_it(api: 
     await api.take(*[an_event_body(event_id=f"m{n}") for n in range(LocalReplays.most_events)])
     problem = problem_of(await api.client.post(PATH, json=ASKED), 422, "too_much_work")
     assert "at most 100 events" in problem["message"]
+
+
+async def test_every_term_of_the_rules_can_be_replayed(api: Api) -> None:
+    rule = f'({RULE}) and player_id starts with "p" and not (player_id in ("p2", "p3"))'
+    assert _by_day(await _replay(api, rule=rule), "members") == [0, 1, 1, 1, 0, 0]
