@@ -38,7 +38,12 @@ async def test_a_running_system_tells_its_numbers_and_what_a_segment_would_have_
             assert total["stake_amount"] == f"{2.5 * len(bets):.2f}"
             assert total["active_players"] == PLAYERS - PLAYERS // DAYS
             day = (now - timedelta(days=1)).date()
-            asked = {"rule": RULE, "from": f"{day - timedelta(days=9)}", "to": f"{day}"}
+            asked = {
+                "brand": "demo",
+                "rule": RULE,
+                "from": f"{day - timedelta(days=9)}",
+                "to": f"{day}",
+            }
             answer = await client.post("/v1/segments/replay", json=asked, timeout=120)
             assert answer.status_code == 200, answer.text
             told = answer.json()
