@@ -18,6 +18,7 @@ from actors.wire import (
     KnownPart,
     MembersPart,
     OwnerState,
+    TotalsPart,
     decode_append,
     decode_count_call,
     encode,
@@ -30,9 +31,11 @@ from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.segments import PostgresSegments
 from crm.domain.brands import Brand
+from crm.domain.day_totals import Days
 from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.ports import Explained, PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
+from crm.services.day_totals import DaysOfTables
 from crm.services.player_features import columns_of, player_features, shard_features
 from crm.services.segment_members import MemberPages, known
 from crm.services.segment_why import explained
@@ -64,6 +67,7 @@ class FeatureShard:
     def __init__(self) -> None:
         self._owner: ShardOwner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._days = DaysOfTables()
         self._members = MemberPages()
 
     @ray.method
@@ -170,6 +174,17 @@ class FeatureShard:
         return ColumnsPart(
             table.now_us, dict(owner.epochs), list(table.player_ids), values, missing
         )
+
+    @ray.method
+    async def day_totals(
+        self, brand: Brand, asked: Days, spans: Sequence[Days], as_of_us: int
+    ) -> TotalsPart:
+        """Return what all players of `brand` did by day, at `as_of_us` or later."""
+        owner = self._ready()
+        await self._days.prepare(await owner.table(brand.id), asked)
+        table = await owner.table(brand.id, from_us(as_of_us))
+        totals = self._days.totals(table, brand, asked, spans)
+        return TotalsPart(table.now_us, dict(owner.epochs), totals)
 
     @ray.method
     async def shard_features(self, brand: str, shard: int) -> ShardFeatures:

@@ -28,6 +28,7 @@ from actors.wire import (
     FeaturesOf,
     KnownPart,
     MembersPart,
+    TotalsPart,
     decode_count,
     decode_verdicts,
     encode,
@@ -37,6 +38,7 @@ from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
+from crm.domain.day_totals import Days, DayTotals, joined
 from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.ports import (
     Columns,
@@ -65,7 +67,7 @@ READS_A_CALL = 16  # a call costs more than a read; an owner does nothing else m
 LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks
 MOMENTS_TRIED = 6
 Result = TypeVar("Result")
-Part = TypeVar("Part", CountPart, ColumnsPart, MembersPart, KnownPart)
+Part = TypeVar("Part", CountPart, ColumnsPart, MembersPart, KnownPart, TotalsPart)
 Found = PlayerFeatures | CrmError
 
 
@@ -253,6 +255,17 @@ class ShardGateway:
                 if n in parts[0].missing
             },
         )
+
+    async def day_totals(
+        self, brand: str, asked: Days, spans: Sequence[Days]
+    ) -> tuple[datetime, DayTotals]:
+        """Return what all players did by day, each of the 256 shards once, and at which moment."""
+
+        def ask(handle: Handle, as_of_us: int) -> Awaitable[TotalsPart]:
+            return handle.day_totals.remote(self._brands[brand], asked, spans, as_of_us)
+
+        parts = await self._patiently(partial(self._all_owners, ask))
+        return from_us(parts[0].as_of_us), joined([part.totals for part in parts])
 
     async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
         """Return all features of a shard's players of a brand, in one copy."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.appending import Verdict
+from crm.domain.day_totals import DayTotals
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import TermCount
 from crm.domain.rules import Rule
@@ -70,6 +71,15 @@ class ColumnsPart:
     player_ids: list[str]
     values: dict[str, NDArray[np.int64]]
     missing: dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class TotalsPart:
+    """One owner's part of the totals by day; `epochs` says which shards it holds."""
+
+    as_of_us: int
+    epochs: dict[int, int]
+    totals: DayTotals
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ class Service:
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
             redis = str(settings.redis.url)
-            spec = ApiSpec(brands, rates, dsn, redis, key_file, settings.shards.coalesce)
+            spec = ApiSpec(brands, rates, dsn, redis, lake, key_file, settings.shards.coalesce)
             direct, sockets = str(settings.postgres.direct_dsn), settings.live.sockets
             live = LiveSpec(brands, dsn, direct, sockets)
             serving.start(settings.api, spec, settings.live, live)

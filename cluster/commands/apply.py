@@ -47,6 +47,7 @@ def apply(
             rates,
             str(running.postgres.dsn),
             str(running.redis.url),
+            str(running.lake.uri),
             Path(str(running.vault.key_file)),
             running.shards.coalesce,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands import saved_segments
+from cluster.commands import replays, saved_segments
 from cluster.commands.support import connected, emit_json
 
 _segments = typer.Typer(help="Count, save and list segments.", no_args_is_help=True)
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add `segments` and what belongs to it to `app`."""
     saved_segments.add_to(_segments)
     app.add_typer(_segments, name="segments")
+    replays.register(_segments)
 
 
 @_segments.callback()

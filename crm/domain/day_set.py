@@ -39,6 +39,20 @@ class DaySet:
         first[at[new]] = True
         return unique[new], first
 
+    def between(self, first: int, last: int, measure: int) -> tuple[Ints, Ints]:
+        """Return (row, day) of every key of `measure` on the days `first` to `last`.
+
+        Looks at all keys: those of one row lie side by side, not those of one day.
+        """
+        found = []
+        for known in (self._large, self._recent):
+            day = (known >> _MEASURE_BITS) & ((1 << _DAY_BITS) - 1)
+            within = (day >= first) & (day <= last)
+            within &= known & ((1 << _MEASURE_BITS) - 1) == measure
+            found.append(known[within])
+        rows, days, _ = _parts(np.concatenate(found))
+        return rows, days
+
     def export(self, rows: Ints, place: Ints) -> Ints:
         """Return (place, day, measure), sorted, of some rows (ascending); `place` is by row."""
         found = [_keys_of(known, rows) for known in (self._large, self._recent)]

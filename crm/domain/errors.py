@@ -75,6 +75,18 @@ class InvalidMeasure(CrmError):
     code = "invalid_measure"
 
 
+class InvalidRange(CrmError):
+    """Days that cannot be asked about: the message says which can."""
+
+    code = "invalid_field"
+
+
+class TooMuchWork(CrmError):
+    """A question that would take too long to answer over HTTP; the message says what does it."""
+
+    code = "too_much_work"
+
+
 class FeatureNotFound(CrmError):
     """The running service has no feature of this name."""
 

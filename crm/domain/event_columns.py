@@ -123,6 +123,7 @@ class EventColumns:
     """Events as columns of one length: player ids, and int64 arrays.
 
     `at` is in microseconds since 1970, `days` are ordinals of local days, `kinds` index KINDS.
+    `events` themselves are asked for only if some are ahead of a table's clock.
     `own` is what they add to the brand's own measures, by the place of the event instead of a row.
     """
 
@@ -261,6 +262,19 @@ def _read(event: Event) -> tuple[int, int]:
         return KIND_INDEX[Kind(kind, method=method)], 0
     seconds = _seconds(_read_facts(event).duration_s) if kind in _WITH_SECONDS else 0
     return KIND_INDEX.get(Kind(kind), 0), seconds
+
+
+def kind_index(event_type: str, result: str | None, product: str | None, method: str | None) -> int:
+    """Return the kind of an event by index, from what the lake has of its properties."""
+    return KIND_INDEX.get(
+        Kind(
+            event_type,
+            result if event_type == "bet.settled" else None,
+            _listed(product, PRODUCTS) if event_type in _WITH_PRODUCT else None,
+            _listed(method, METHODS) if event_type in _WITH_METHOD else None,
+        ),
+        0,
+    )
 
 
 def _read_facts(event: Event) -> _Facts:

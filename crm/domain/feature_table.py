@@ -36,7 +36,7 @@ from crm.domain.features import (
     Edge,
     Trend,
 )
-from crm.domain.ledger import Cells, Ints, Ledger
+from crm.domain.ledger import Cells, Ints, Ledger, joined
 from crm.domain.spans import Spans
 from crm.domain.staged_events import Places, StagedEvents
 from crm.domain.times import from_us, to_us
@@ -51,6 +51,7 @@ _READ = 10  # to read a window takes as long as to add up so many days
 _NOBODY = -1  # the shard of a row that is no player's
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
 _LONGEST = max(_DAYS.values())
+_NO_CELLS = Cells(*np.zeros((3, 0), dtype=np.int64))
 _COMPARED = [EVENTS, *sorted({MEASURE_INDEX[trend.measure] for trend in TRENDS})]
 
 
@@ -451,6 +452,28 @@ class FeatureTable:
             found[name] = self._edge_of(edge, row)
         return {name: found[name] for name in self.features.defined}
 
+    # --- by day, over all players ---------------------------------------------------------------
+
+    @property
+    def days_held(self) -> range:
+        """The local days, as ordinals, of which the ledger holds every cell; the last is today."""
+        return days_held(self._day)
+
+    def day_state(self, day: int) -> tuple[int, int]:
+        """Return what is another one whenever `day_cells` may be."""
+        return self._days.changes(day), self.dead_rows
+
+    def day_cells(self, day: int) -> Cells:
+        """Return what the players did on a local day that is held; pairs may repeat."""
+        cells = [cells for _, cells in self._days.between(day, day + 1)]
+        return self._of_players(joined([_NO_CELLS, *cells]))
+
+    def counted_between(self, first: int, last: int, measure: int) -> tuple[Ints, Ints]:
+        """Return (row, day) of what counts once a day, from one day to another, of all time."""
+        rows, days = self._once.between(first, last, measure)
+        live = self._shard[rows] != _NOBODY
+        return rows[live], days[live]
+
     def _total(self, rows: slice | Ints, measure: str, window: str) -> Ints:
         totals = self._lifetime if window == "lifetime" else self._windows[window]
         return totals.values(self.features.index[measure], rows)
@@ -587,6 +610,11 @@ def _held(spans: Spans, values: Ints, missing: Mask | None) -> Mask:
     if missing is not None:
         mask &= ~missing
     return mask
+
+
+def days_held(today: int) -> range:
+    """Return the local days of which a table holds every cell; the last is today."""
+    return range(today - _LONGEST + 1, today + 1)
 
 
 def _placed(raw: bytes, rows: Ints, ours: Ints) -> tuple[Ints, Cells]:

@@ -51,9 +51,11 @@ class _Bucket:
         self._values: NDArray[np.int32] | Ints = np.zeros(0, dtype=np.int32)
         self._tail: list[Cells] = []
         self._tail_size = 0
+        self.changes = 0  # how often something was added: what was read of it then still holds
 
     def add(self, cells: Cells) -> None:
         """Append cells; a tail as long as what is in order is put in order too."""
+        self.changes += 1
         self._tail.append(cells)
         self._tail_size += len(cells.rows)
         if self._tail_size > max(_COMPACT_AT, len(self._values)):
@@ -196,6 +198,10 @@ class Ledger:
         if number not in self._buckets:
             self._buckets[number] = _Bucket()
         return self._buckets[number]
+
+    def changes(self, number: int) -> int:
+        """Return how often something was added to a bucket."""
+        return self._buckets[number].changes if number in self._buckets else 0
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, Cells]]:
         """Yield the buckets from `start` to before `end`, each with its number."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.appending import Group, Verdict
+from crm.domain.day_totals import Days, DayTotals
 from crm.domain.events import LoggedEvent
 from crm.domain.lake_files import LakeFile
 from crm.domain.rules import Rule
@@ -126,6 +127,14 @@ class FeatureShards(Protocol):
 
     async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
         """Return all features of a shard's players of a brand, live; raises ShardsWarming."""
+
+    async def day_totals(
+        self, brand: str, asked: Days, spans: Sequence[Days]
+    ) -> tuple[datetime, DayTotals]:
+        """Return when, and what all players of a brand did by day then.
+
+        Raises InvalidRange for days that are not held live, ShardsWarming.
+        """
 
 
 class Claim(NamedTuple):
@@ -279,3 +288,13 @@ class Quarantine(Protocol):
         self, received_at: datetime, source: str, refused: Sequence[Quarantined]
     ) -> None:
         """Store refused events, each once; raises DatabaseAway."""
+
+
+class AnswerCache(Protocol):
+    """Answers that may be a little old; whatever fails is as if nothing were there."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what is kept under a key."""
+
+    async def put(self, key: str, answer: bytes, keep_s: float) -> None:
+        """Keep an answer for so long."""

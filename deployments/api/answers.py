@@ -17,6 +17,11 @@ def json(body: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
+def encoded(body: bytes) -> Response:
+    """Return a body that is JSON already."""
+    return Response(body, media_type="application/json")
+
+
 def answers(body: type, *codes: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """Return a route's `responses`: the body's type, and its problems by the contract's codes."""
     by_status: dict[int, list[str]] = {}

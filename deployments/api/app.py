@@ -7,12 +7,14 @@ from typing import Any, cast
 from fastapi import FastAPI
 
 from deployments.api import (
+    analytics,
     clusters,
     docs,
     events,
     health,
     players,
     problems,
+    replays,
     saved_segments,
     segment_members,
     segments,
@@ -44,7 +46,11 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for noun in (events, players, segments, saved_segments, segment_members, clusters, health):
+    nouns = (
+        events, players, segments, replays, saved_segments, segment_members, clusters, analytics,
+        health,
+    )  # fmt: skip
+    for noun in nouns:
         app.include_router(noun.router(services))
     app.include_router(docs.router())
     app.add_middleware(Guard, services=services)

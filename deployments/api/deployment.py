@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from actors.gateway import ShardGateway
+from actors.replays import RayReplays
 from crm.adapters import clock
 from crm.adapters.postgres.clustering import PostgresClusterStore
 from crm.adapters.postgres.events import PostgresEventLog
@@ -18,17 +19,20 @@ from crm.adapters.postgres.keys import PostgresKeys
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.quarantine import PostgresQuarantine
 from crm.adapters.postgres.segments import PostgresSegments
+from crm.adapters.redis.answers import RedisAnswers
 from crm.adapters.redis.cache import RedisCache
 from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
 from crm.domain.events import Door
 from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from crm.services.saved_segments import SavedSegments, new_segment_id
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
 
+REPLAYED_EVENTS = 2_000_000  # of all brands, by a request: about 10 s on two cores
 NEEDED = frozenset({"postgres", "shards"})
 
 
@@ -40,6 +44,7 @@ class ApiSpec:
     rates: Rates
     dsn: str
     redis_url: str
+    lake_uri: str
     vault_key: Path
     coalesce: bool = True
 
@@ -68,9 +73,12 @@ def _services(spec: ApiSpec) -> Services:
         segments=SavedSegments(
             PostgresSegments(pool), gateway, spec.brands, clock.now, new_segment_id
         ),
+        overviews=Overviews(gateway, RedisAnswers(spec.redis_url, time.monotonic), clock.now),
+        replays=RayReplays(spec.dsn, spec.lake_uri, REPLAYED_EVENTS),
         keys=KnownKeys(PostgresKeys(pool), time.monotonic),
         checks=_checks(spec, pool, gateway),
         needed=NEEDED,
+        now=clock.now,
     )
 
 

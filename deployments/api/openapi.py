@@ -13,6 +13,8 @@ from starlette.routing import BaseRoute
 from crm.domain.saved_segments import SavedSegment
 from crm.services.clustering import PlayerCluster
 from crm.services.ingest import IngestReport
+from crm.services.overview import Overview
+from crm.services.replays import SegmentReplay
 from crm.services.saved_segments import WhyAnswer
 from deployments.api.answers import REF, problems
 from deployments.api.clusters import ClusterList
@@ -41,6 +43,7 @@ _TYPES = (
     ListedSegment,
     MemberList,
     tickets.LiveTicket,
+    Overview,
     Player,
     PlayerCluster,
     Problem,
@@ -52,6 +55,7 @@ _TYPES = (
     UseList,
     VersionList,
     WhyAnswer,
+    SegmentReplay,
 )
 _TAGS = [
     {"name": "events", "description": "What players did, as it happens."},
@@ -60,6 +64,7 @@ _TAGS = [
     {"name": "segments", "description": "Players by rule, or on a list."},
     {"name": "clusters", "description": "Players by likeness."},
     {"name": "live", "description": "What happens, as it happens: a WebSocket, see docs/live.md."},
+    {"name": "analytics", "description": "All players of a brand together."},
     {"name": "health", "description": "The state of the service; no key is needed."},
 ]
 _BEARER = {

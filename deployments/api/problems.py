@@ -40,6 +40,7 @@ STATUS = {
     "invalid_rule": 422,
     "invalid_segment": 422,
     "invalid_field": 422,
+    "too_much_work": 422,
     "internal": 500,
     "warming": 503,
     "database_unavailable": 503,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from crm.domain.brands import Brand, choose
 from crm.domain.ports import FeatureShards
 from crm.services.clustering import ClusterStore
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
+from crm.services.replays import Replays
 from crm.services.saved_segments import SavedSegments
 from deployments.api.guard import KnownKeys
 
@@ -24,9 +27,12 @@ class Services:
     shards: FeatureShards
     clusters: ClusterStore
     segments: SavedSegments
+    overviews: Overviews
+    replays: Replays
     keys: KnownKeys
     checks: Mapping[str, Check]
     needed: frozenset[str]
+    now: Callable[[], datetime]
 
     def brand(self, brand_id: str | None) -> Brand:
         """Return a brand, the first one if none is named; raises BrandNotFound."""

@@ -23,6 +23,7 @@ from crm.adapters.postgres.live import (
 )
 from crm.adapters.postgres.pool import Pool
 from crm.domain.brands import Brand
+from crm.domain.rules import Compare
 from crm.services.live import Hub
 from crm.services.live_figures import Figures, JobBoard
 from crm.services.live_reading import Reader
@@ -32,7 +33,7 @@ from deployments.live.app import create_app, every_second
 from deployments.live.services import Limits, LiveServices
 
 CONNECTIONS = 8  # of the database: for tickets and for what single subscribers have missed
-EVERYBODY = "bet_count_lifetime >= 0"  # a rule that is true of all players
+EVERYBODY = Compare("bet_count_lifetime", ">=", 0)  # a rule that is true of all players
 
 
 @dataclass(frozen=True)

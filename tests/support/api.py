@@ -15,6 +15,7 @@ import msgspec
 from fastapi import FastAPI
 
 from crm.adapters.memory import MemoryEventLog
+from crm.adapters.memory_answers import MemoryAnswers
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.vault import FileKeyVault
@@ -23,12 +24,14 @@ from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
 from crm.domain.rates import Rates
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from crm.services.saved_segments import SavedSegments, new_segment_id
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
 from tests.support.builders import NOON, a_brand
 from tests.support.clock import Clock
+from tests.support.local_replays import LocalReplays
 from tests.support.local_shards import LocalShards
 from tests.support.own_measures import OWN
 from tests.support.owners import an_owner
@@ -142,9 +145,12 @@ async def an_api(
             shards=shards,
             clusters=clusters,
             segments=SavedSegments(segments, shards, brands, clock, new_segment_id),
+            overviews=Overviews(shards, MemoryAnswers(lambda: clock.seconds), clock),
+            replays=LocalReplays(log),
             keys=KnownKeys(keys, lambda: clock.seconds),
             checks=checks or {"postgres": _ok, "shards": _ok, "redis": _ok},
             needed=frozenset({"postgres", "shards"}),
+            now=clock,
         )
         app = create_app(services)
         async with a_client(app, {"authorization": f"Bearer {KEY}"}) as client:

@@ -41,7 +41,7 @@ _SUMS = {
     "payout_amount": "bet.settled",
     "bonus_amount": "bonus.granted",
 }
-_OWN = {
+OWN_ACTS = {
     "player.registered", "session.started", "session.ended", "deposit.requested",
     "deposit.completed", "deposit.failed", "withdrawal.requested", "withdrawal.completed",
     "withdrawal.cancelled", "bet.placed", "message.opened", "message.clicked",
@@ -52,7 +52,7 @@ _TIMES = {
     "withdrawal": {"withdrawal.completed"},
     "session": {"session.started"},
     "registration": {"player.registered"},
-    "activity": _OWN,
+    "activity": OWN_ACTS,
 }
 Totals = dict[str, int]
 Values = dict[str, int | None]
@@ -110,7 +110,7 @@ def _totals(inside: Sequence[LoggedEvent], brand: Brand) -> Totals:
         "win_count": count(lambda e: e.type == "bet.settled" and e.result == "won"),
         "loss_count": count(lambda e: e.type == "bet.settled" and e.result == "lost"),
         "session_seconds": sum(_seconds(e) for e in inside if e.type == "session.ended"),
-        "active_days": days(_OWN),
+        "active_days": days(OWN_ACTS),
         "deposit_days": days({"deposit.completed"}),
         "bet_days": days({"bet.placed"}),
         "night_bet_count": bets(lambda e: _at_night(e, brand)),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
+from crm.domain.day_totals import Days, DayTotals
 from crm.domain.errors import ShardsWarming
 from crm.domain.ports import Columns, Count, Explained, Members, PlayerFeatures, ShardFeatures
 from crm.domain.rules import Rule
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
+from crm.services.day_totals import DaysOfTables
 from crm.services.player_features import columns_of, player_features, shard_features
 from crm.services.segment_members import MemberPages, known
 from crm.services.segment_why import explained
@@ -28,6 +31,7 @@ class LocalShards:
         self.owner = owner
         self._brands = brands
         self._members = MemberPages()
+        self._days = DaysOfTables()
 
     async def append(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         """Store events durably; return a verdict per event, in order."""
@@ -76,3 +80,11 @@ class LocalShards:
         """Return all features of a shard's players."""
         table = await self.owner.table(brand)
         return shard_features(table, shard, self.owner.epochs[shard], self.owner.heads[shard])
+
+    async def day_totals(
+        self, brand: str, asked: Days, spans: Sequence[Days]
+    ) -> tuple[datetime, DayTotals]:
+        """Return what all players did by day."""
+        table = await self.owner.table(brand)
+        totals = self._days.totals(table, self._brands[brand], asked, spans)
+        return from_us(table.now_us), totals

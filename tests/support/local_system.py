@@ -9,7 +9,8 @@ from datetime import datetime
 
 import httpx
 
-from crm.adapters.memory import MemoryFiles, MemoryWatched
+from crm.adapters.memory import MemoryEventLog, MemoryFiles, MemoryWatched
+from crm.adapters.memory_answers import MemoryAnswers
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.postgres.events import PostgresEventLog
@@ -18,6 +19,7 @@ from crm.adapters.postgres.quarantine import PostgresQuarantine
 from crm.domain.events import Door
 from crm.domain.shards import SHARDS
 from crm.services.ingest import Ingest
+from crm.services.overview import Overviews
 from crm.services.saved_segments import SavedSegments, new_segment_id
 from crm.services.shard_owner import ShardOwner, Stores
 from deployments.api.app import create_app
@@ -25,6 +27,7 @@ from deployments.api.guard import KnownKeys
 from deployments.api.services import Services
 from tests.support.api import KEY, MemoryKeys, a_client
 from tests.support.builders import OpenVault, a_brand
+from tests.support.local_replays import LocalReplays
 from tests.support.local_shards import LocalShards
 from tests.support.mix import now as real_now
 from tests.support.owners import running
@@ -71,9 +74,12 @@ async def a_local_system(
             shards=shards,
             clusters=MemoryClusterStore(),
             segments=SavedSegments(MemorySegments(), shards, BRANDS, now, new_segment_id),
+            overviews=Overviews(shards, MemoryAnswers(lambda: 0.0), now),
+            replays=LocalReplays(MemoryEventLog()),
             keys=KnownKeys(MemoryKeys(KEY), lambda: 0.0),
             checks={},
             needed=frozenset(),
+            now=now,
         )
         app = create_app(services)
         async with a_client(app, {"authorization": f"Bearer {KEY}"}) as client:

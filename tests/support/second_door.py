@@ -25,9 +25,10 @@ def main() -> None:
     with connected() as settings:
         brands = load_brands(settings.brands_dir)
         dsn, redis = str(settings.postgres.dsn), str(settings.redis.url)
+        lake = str(settings.lake.uri)
         assert settings.vault.key_file is not None
         rates = load_rates(settings.rates_file, brands.values())
-        spec = ApiSpec(brands, rates, dsn, redis, settings.vault.key_file)
+        spec = ApiSpec(brands, rates, dsn, redis, lake, settings.vault.key_file)
         api = create_app(_services(spec))
         uvicorn.run(api, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 

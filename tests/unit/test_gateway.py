@@ -22,10 +22,12 @@ from actors.wire import (
     KnownPart,
     MembersPart,
     OwnerState,
+    TotalsPart,
     decode_count_call,
     encode,
 )
 from crm.adapters.memory import MemoryEventLog
+from crm.domain.day_totals import SUMMED, Days, DayTotals
 from crm.domain.errors import CrmError, PlayerNotFound, ShardsWarming
 from crm.domain.ports import Explained, PlayerFeatures, TermCount
 from crm.domain.rules import Exists
@@ -120,6 +122,19 @@ class FakeOwner:
         return _Method(explain)
 
     @property
+    def day_totals(self) -> _Method:
+        """One player was active, and bet so many times as the slot's number and one."""
+
+        async def day_totals(
+            _brand: object, asked: Days, spans: Sequence[Days], as_of_us: int
+        ) -> TotalsPart:
+            by_day = [self.slot + 1] * len(asked.days)
+            totals = DayTotals(dict.fromkeys(SUMMED, by_day), by_day, by_day, [1] * len(spans))
+            return TotalsPart(as_of_us, self.epochs, totals)
+
+        return _Method(day_totals)
+
+    @property
     def features(self) -> _Method:
         """Answer in its own epoch."""
 
@@ -189,6 +204,18 @@ async def system(monkeypatch: pytest.MonkeyPatch) -> Supervised:
 
 def _gateway(system: Supervised) -> ShardGateway:
     return ShardGateway({BRAND.id: BRAND}, system.log, system.routes)
+
+
+async def test_totals_by_day_are_the_sums_of_owners_that_hold_every_shard(
+    system: Supervised,
+) -> None:
+    asked = Days(700_000, 700_001)
+    _, found = await _gateway(system).day_totals(BRAND.id, asked, [asked])
+    assert found.sums == {name: [3, 3] for name in SUMMED}
+    assert (found.new, found.churned, found.active) == ([3, 3], [3, 3], [2])
+    system.owners[1].epoch = 0
+    with pytest.raises(ShardsWarming):
+        await _gateway(system).day_totals(BRAND.id, asked, [asked])
 
 
 async def test_a_count_is_the_sum_of_owners_that_hold_every_shard_in_its_epoch(
