@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-class Base(Protocol):
+class Before(Protocol):
     """What is known of players before the events: of rows below 0, nothing."""
 
     features: FeatureList
@@ -94,14 +94,14 @@ class StagedEvents:
 
     def __init__(
         self,
-        base: Base,
+        before: Before,
         places: Places,
         events: EventColumns,
         cells: Cells,
         days: Ints,
         inside: Mapping[str, Mask],
     ) -> None:
-        self._base = base
+        self._before = before
         self._places = places
         self._events = events
         self._cells = cells
@@ -114,29 +114,29 @@ class StagedEvents:
 
     def column(self, name: str) -> tuple[Ints, Mask | None]:
         """Return the values of a feature, and where they are missing (None: nowhere)."""
-        defined = self._base.features.defined[name]
-        return column_of(defined, self._total, self._times, self._base.now_us)
+        defined = self._before.features.defined[name]
+        return column_of(defined, self._total, self._times, self._before.now_us)
 
     @property
     def now_us(self) -> int:
         """The table's moment."""
-        return self._base.now_us
+        return self._before.now_us
 
     @property
     def today(self) -> int:
         """The ordinal of the brand's local day."""
-        return self._base.today
+        return self._before.today
 
     def over(self, name: str, first: int, last: int) -> tuple[Ints, Mask | None]:
         """Return a value over some local days, and where it is missing."""
 
         def total(measure: str, _: str) -> Ints:
-            before = self._base.totals_over(self._places.rows, measure, first, last)
+            before = self._before.totals_over(self._places.rows, measure, first, last)
             which = self._cells_of(measure)
             inside = (self._days[which] >= first) & (self._days[which] <= last)
             return before + self._added(which[inside])
 
-        return value_of(self._base.features.windowed[name], total)
+        return value_of(self._before.features.windowed[name], total)
 
     def texts(self, name: str) -> tuple[Sequence[str], None]:
         """Return a column of text; there is only player_id so far."""
@@ -146,20 +146,20 @@ class StagedEvents:
 
     def on_list(self, segment: str) -> Mask:
         """Return who is on a list; raises InvalidRule for one that is not there."""
-        if segment not in self._base.lists:
+        if segment not in self._before.lists:
             raise InvalidRule(f'there is no list "{segment}"')
-        held = self._base.lists[segment]
+        held = self._before.lists[segment]
         return np.array([player in held for player in self._events.player_ids], dtype=bool)
 
     def _total(self, measure: str, window: str) -> Ints:
-        before = self._base.totals(self._places.rows, measure, window)
+        before = self._before.totals(self._places.rows, measure, window)
         which = self._cells_of(measure)
         if window in self._inside:
             which = which[self._inside[window][which]]
         return before + self._added(which)
 
     def _cells_of(self, measure: str) -> Ints:
-        return self._of_measure.get(self._base.features.index[measure], _NONE)
+        return self._of_measure.get(self._before.features.index[measure], _NONE)
 
     def _added(self, which: Ints) -> Ints:
         """Return what some cells add up to until each event."""
@@ -171,7 +171,7 @@ class StagedEvents:
 
     def _times(self, edge: Edge) -> Ints:
         better = np.minimum if edge.which == "first" else np.maximum
-        times = self._base.times(self._places.rows, edge)
+        times = self._before.times(self._places.rows, edge)
         of = OF_MOMENT[MOMENT_INDEX[edge.moment]][self._events.kinds]
         times[of] = better(times[of], self._events.at[of])
         return self._places.running(better, times)
