@@ -98,8 +98,10 @@ def create_app(services: LiveServices, works: Sequence[Work] = ()) -> ASGIApp:
     http.add_middleware(Guard, services=services)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
+        if scope["type"] == "websocket" and scope["path"] == tickets.PATH:
             await sockets.serve(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": LATER})  # before it is open: HTTP 403
         else:
             await http({**scope, "root_path": ""}, receive, send)  # Serve's prefix is in our paths
 
