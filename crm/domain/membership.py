@@ -21,7 +21,7 @@ from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
 from crm.domain.ledger import Ints, joined_ints
 from crm.domain.rule_clock import thresholds, windows
-from crm.domain.segments import Rule, compile_mask
+from crm.domain.segments import Rule, SharedMasks
 from crm.domain.times import from_us
 
 _HOUR_US = 3_600_000_000
@@ -140,13 +140,13 @@ class Membership:
         """Have just these segments live; the members of new versions are in from the beginning."""
         wanted = {segment.id: segment for segment in segments}
         rows = self.table.living_rows()
-        columns = _ReadOnce(_Rows(self.table, rows))
+        masks = SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
         for gone in self._segments.keys() - wanted.keys():
             del self._members[gone]
         for id_, segment in wanted.items():
             if self._segments.get(id_) != segment:
                 members = np.zeros(self.table.capacity, dtype=bool)
-                members[rows] = compile_mask(segment.rule, self._brand, columns, len(rows))
+                members[rows] = masks.of(segment.rule)
                 self._members[id_] = members
         self._segments = wanted
         self._watch_clock(rows)
@@ -180,12 +180,14 @@ class Membership:
         ordered = [(some[place], seqs[here[place]]) for place in places.order.tolist()]
         told = ~np.array([_is_silent(event) for event, _ in ordered])
         last = np.roll(places.rank == 0, -1)  # before another player's first
-        columns, transitions = _ReadOnce(staged), list[Transition]()
+        masks = SharedMasks(self._brand, _ReadOnce(staged), len(ordered))
+        firsts, transitions = places.rank == 0, list[Transition]()
+        rows = places.rows[firsts]
         members: dict[WatchedSegment, Mask] = {}
         for segment in self._segments.values():
-            after = compile_mask(segment.rule, self._brand, columns, len(ordered))
-            before = np.roll(after, 1)
-            before[places.rank == 0] = self._is_member(segment, places.rows[places.rank == 0])
+            after, before = masks.of(segment.rule), np.empty(len(ordered), dtype=bool)
+            before[1:] = after[:-1]
+            before[firsts] = self._is_member(segment, rows)
             members[segment] = after[last]
             for place in np.flatnonzero((after != before) & told).tolist():
                 event, seq = ordered[place]
@@ -219,16 +221,16 @@ class Membership:
         if not len(rows) or not self._segments:
             return []
         self._fit()
-        columns, found = _ReadOnce(_Rows(self.table, rows)), list[Transition]()
+        masks = SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
+        found: list[Transition] = []
         shards, ids = self.table.shard_of(rows).tolist(), self.table.ids_of(rows)
         for segment in self._segments.values():
-            after = compile_mask(segment.rule, self._brand, columns, len(rows))
-            members = self._members[segment.id]
-            for place in np.flatnonzero(after != members[rows]).tolist():
-                found.append(
-                    self._transition(segment, shards[place], ids[place], bool(after[place]), None,
-                                     from_us(int(at[place])))
-                )  # fmt: skip
+            after, members = masks.of(segment.rule), self._members[segment.id]
+            found += [
+                self._transition(segment, shards[place], ids[place], bool(after[place]), None,
+                                 from_us(int(at[place])))
+                for place in np.flatnonzero(after != members[rows]).tolist()
+            ]  # fmt: skip
             members[rows] = after
         self._put(rows)
         return found
@@ -286,12 +288,12 @@ class Membership:
         """Have players who have come with their rows in where they were; the clock looks again."""
         self._fit()
         theirs = other._rows_of(self.table.ids_of(rows))  # its own kind
-        columns = _ReadOnce(_Rows(self.table, rows))
+        masks = SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
         for segment in self._segments.values():
             if other._segments.get(segment.id) == segment:
                 members = other._members[segment.id][np.maximum(theirs, 0)] & (theirs >= 0)
             else:
-                members = compile_mask(segment.rule, self._brand, columns, len(rows))
+                members = masks.of(segment.rule)
             self._members[segment.id][rows] = members
         self._put(rows)
         self._look_again(rows)

@@ -5,7 +5,8 @@ A rule has two equal forms, text and tree; both come and go through here.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from functools import lru_cache, reduce
+from operator import and_, or_
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from crm.domain.rules import (
     Condition,
     Exists,
     In,
+    Leaf,
     Not,
     Or,
     Rule,
@@ -44,14 +46,6 @@ __all__ = [
     "to_tree",
     "top_terms",
 ]
-
-
-@runtime_checkable
-class MaskSource(ColumnSource, Protocol):
-    """A source that knows a shorter way to a mask than a whole column."""
-
-    def within(self, name: str, spans: Spans) -> Mask:
-        """Return a new mask of where a feature is in `spans`; false where it is missing."""
 
 
 def from_tree(tree: object, brand: Brand | None = None) -> Rule:
@@ -112,9 +106,34 @@ def holds(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64])
     return _spans(rule, brand).hold(column)
 
 
+class SharedMasks:
+    """Masks of many rules over one source: a condition that several have is looked at once."""
+
+    def __init__(self, brand: Brand, table: ColumnSource, n: int) -> None:
+        self._brand = brand
+        self._table = table
+        self._n = n
+        self._found: dict[Leaf, Mask] = {}
+
+    def of(self, rule: Rule) -> Mask:
+        """Return where a rule holds, as compile_mask does; not to be changed."""
+        match rule:
+            case And(terms):
+                return reduce(and_, map(self.of, terms))
+            case Or(terms):
+                return reduce(or_, map(self.of, terms))
+            case Not(term):
+                return ~self.of(term)
+            case _:
+                if rule not in self._found:
+                    self._found[rule] = compile_mask(rule, self._brand, self._table, self._n)
+                return self._found[rule]
+
+
 def _within(table: ColumnSource, rule: Condition, spans: Spans) -> Mask:
-    if isinstance(table, MaskSource) and rule.over is None:
-        return table.within(rule.feature, spans)
+    if rule.over is None and (shorter := getattr(table, "within", None)):
+        mask: Mask = shorter(rule.feature, spans)
+        return mask
     values, missing = column_over(rule.feature, rule.over, table)
     mask = spans.hold(values)
     if missing is not None:
@@ -122,6 +141,7 @@ def _within(table: ColumnSource, rule: Condition, spans: Spans) -> Mask:
     return mask
 
 
+@lru_cache(maxsize=4_096)
 def _spans(rule: Condition, brand: Brand) -> Spans:
     """Return the raw integers that a condition asks for."""
     if isinstance(rule, Exists):
