@@ -15,7 +15,17 @@ import sys
 from bench.frame import CLONE, results_of
 from bench.page import read_results, write_page
 
-USUAL = ("ingest", "feature_read", "segments", "live", "batch", "restart", "memory", "rules")
+USUAL = (
+    "ingest",
+    "feature_read",
+    "segments",
+    "entries",
+    "live",
+    "batch",
+    "restart",
+    "memory",
+    "rules",
+)
 ALL = (*USUAL, "growth")
 
 
