@@ -22,7 +22,7 @@ import httpx
 import msgspec
 
 from bench.frame import Row, Size, at_least, at_most, main
-from bench.load import Server, Times, send_at
+from bench.load import Server, Times, send_all, send_at
 from bench.players import BRAND, a_service, posts, some_events
 from bench.sockets import open_live
 from tests.support.instance import Instance
@@ -50,7 +50,9 @@ def measure(size: Size) -> Iterator[Row]:
 
 
 async def _measured(instance: Instance, server: Server, seconds: float, segments: int) -> list[Row]:
+    await send_all(server, posts(server, some_events(60_000), 500), 4)  # players who are known
     probed = await _save(server, segments)
+    before = await _transitions(instance)
     load = posts(server, some_events(int(PER_S * seconds)), A_REQUEST)
     loading = asyncio.create_task(send_at(server, load, PER_S / A_REQUEST, 32))
     latencies = await _entries(server, probed, seconds)
@@ -66,7 +68,7 @@ async def _measured(instance: Instance, server: Server, seconds: float, segments
     ]  # fmt: skip
     more = posts(server, some_events(int(OFFERED * seconds)), 500)
     sustained = await send_at(server, more, OFFERED / 500, 16)
-    each = await _transitions(instance) / (int(PER_S * seconds) + int(OFFERED * seconds))
+    each = (await _transitions(instance) - before) / (int(PER_S * seconds) + int(OFFERED * seconds))
     note = f"{OFFERED:,} offered; p99 {sustained.percentile_ms(0.99):.0f} ms"
     note += f"; {each:.2f} transitions an event"
     rows.append(

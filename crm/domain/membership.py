@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from crm.domain.segments import Rule, SharedMasks
 from crm.domain.times import from_us
 
 _HOUR_US = 3_600_000_000
+_Place: TypeAlias = int | slice
 # An event that comes so late changes who is in, and triggers nothing (design.md 4).
 TOO_LATE = timedelta(hours=72)
 
@@ -109,11 +110,12 @@ class _ReadOnce:
 
 
 class Caused(NamedTuple):
-    """What events will cause, and who will be a member then: of each player, once."""
+    """What events will cause, and who will be in then: a row a segment, a column a player."""
 
     transitions: list[Transition]
+    segments: Sequence[WatchedSegment]
     player_ids: list[str]
-    members: Mapping[WatchedSegment, Mask]  # over `player_ids`
+    members: Mask
     now_us: int
     today: int
 
@@ -129,32 +131,32 @@ class Membership:
     def __init__(self, brand: Brand, table: FeatureTable) -> None:
         self._brand = brand
         self.table = table
-        self._segments: dict[str, WatchedSegment] = {}
-        self._members: dict[str, Mask] = {}  # by segment and row
-        self._deadlines: dict[str, Deadlines] = {}  # by the feature that counts days since
+        self._segments: list[WatchedSegment] = []
+        self._in = np.zeros((0, table.capacity), dtype=bool)  # by segment and row of the table
+        self._deadlines: dict[str, Deadlines] = {}  # by the first or last time that they count from
         table.moved = []
 
     # --- which segments are live ----------------------------------------------------------------
 
     def use(self, segments: Iterable[WatchedSegment]) -> None:
         """Have just these segments live; the members of new versions are in from the beginning."""
-        wanted = {segment.id: segment for segment in segments}
-        rows = self.table.living_rows()
-        masks = SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
-        for gone in self._segments.keys() - wanted.keys():
-            del self._members[gone]
-        for id_, segment in wanted.items():
-            if self._segments.get(id_) != segment:
-                members = np.zeros(self.table.capacity, dtype=bool)
-                members[rows] = masks.of(segment.rule)
-                self._members[id_] = members
-        self._segments = wanted
+        wanted, rows = list(segments), self.table.living_rows()
+        self._fit()
+        known = {segment: place for place, segment in enumerate(self._segments)}
+        masks = self._masks(rows)
+        members = np.zeros((len(wanted), self.table.capacity), dtype=bool)
+        for place, segment in enumerate(wanted):
+            if segment in known:
+                members[place] = self._in[known[segment]]
+            else:
+                members[place, rows] = masks.of(segment.rule)
+        self._segments, self._in = wanted, members
         self._watch_clock(rows)
 
     def _watch_clock(self, rows: Ints) -> None:
         days: dict[str, set[int]] = {}
         self.table.watched_days = set()
-        for segment in self._segments.values():
+        for segment in self._segments:
             self.table.watched_days |= windows(segment.rule, self._brand)
             for name, day in thresholds(segment.rule, self._brand):
                 days.setdefault(name, set()).add(day)
@@ -170,33 +172,28 @@ class Membership:
 
         Each player's must stand in their order. Those ahead of the clock cause something later.
         """
-        now_us = self.table.now_us
+        now_us, today = self.table.now_us, self.table.today
         now = from_us(now_us)
         here = [place for place, event in enumerate(events) if event.occurred_at <= now]
         if not here or not self._segments:
-            return Caused([], [], {}, now_us, self.table.today)
+            return Caused([], [], [], self._in[:0, :0], now_us, today)
         some = [events[place] for place in here]
         places, staged = self.table.stage(EventColumns.of(some, self.table.features))
         ordered = [(some[place], seqs[here[place]]) for place in places.order.tolist()]
+        after = self._all_masks(SharedMasks(self._brand, _ReadOnce(staged), len(ordered)))
+        first = places.rank == 0
+        before = np.roll(after, 1, axis=1)  # where the player was after the event before
+        before[:, first] = self._are_in(places.rows[first])
         told = ~np.array([_is_silent(event) for event, _ in ordered])
-        last = np.roll(places.rank == 0, -1)  # before another player's first
-        masks = SharedMasks(self._brand, _ReadOnce(staged), len(ordered))
-        firsts, transitions = places.rank == 0, list[Transition]()
-        rows = places.rows[firsts]
-        members: dict[WatchedSegment, Mask] = {}
-        for segment in self._segments.values():
-            after, before = masks.of(segment.rule), np.empty(len(ordered), dtype=bool)
-            before[1:] = after[:-1]
-            before[firsts] = self._is_member(segment, rows)
-            members[segment] = after[last]
-            for place in np.flatnonzero((after != before) & told).tolist():
-                event, seq = ordered[place]
-                transitions.append(
-                    self._transition(segment, event.shard, event.player_id, bool(after[place]), seq,
-                                     event.occurred_at)
-                )  # fmt: skip
-        players = [ordered[place][0].player_id for place in np.flatnonzero(last).tolist()]
-        return Caused(transitions, players, members, now_us, self.table.today)
+        transitions = [
+            self._transition(segment, event.shard, event.player_id, bool(after[n, place]), seq,
+                             event.occurred_at)
+            for n, place in np.argwhere((after != before) & told).tolist()
+            for segment, (event, seq) in ((self._segments[n], ordered[place]),)
+        ]  # fmt: skip
+        last = np.flatnonzero(np.roll(first, -1))  # before another player's first
+        players = [ordered[place][0].player_id for place in last.tolist()]
+        return Caused(transitions, self._segments, players, after[:, last], now_us, today)
 
     def settle(self, caused: Caused, events: Sequence[LoggedEvent]) -> None:
         """Take in what events have caused, now that they are applied.
@@ -205,9 +202,8 @@ class Membership:
         """
         self._fit()
         rows = self._rows_of(caused.player_ids)
-        for segment, members in caused.members.items():
-            if self._segments.get(segment.id) == segment:
-                self._members[segment.id][rows[rows >= 0]] = members[rows >= 0]
+        for place, segment in self._still_live(caused.segments):
+            self._in[segment, rows[rows >= 0]] = caused.members[place, rows >= 0]
         self._put(self._living(event.player_id for event in events), caused.now_us)
         now_us, then = self.table.now_us, from_us(caused.now_us)
         if (now_us // _HOUR_US, self.table.today) != (caused.now_us // _HOUR_US, caused.today):
@@ -215,25 +211,35 @@ class Membership:
         elif due := [event.player_id for event in events if event.occurred_at > then]:
             self._look_again(self._living(due))
 
+    def _still_live(self, segments: Sequence[WatchedSegment]) -> list[tuple[_Place, _Place]]:
+        """Return (place there, place here) of what is live as it was then; all at once if so."""
+        if segments is self._segments:
+            return [(slice(None), slice(None))]
+        here = {segment: place for place, segment in enumerate(self._segments)}
+        return [(place, here[one]) for place, one in enumerate(segments) if one in here]
+
     def moved(self) -> list[Transition]:
         """Return what the clock has caused since it was asked last, and take it in."""
         rows, at = self._due()
         if not len(rows) or not self._segments:
             return []
         self._fit()
-        masks = SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
-        found: list[Transition] = []
+        after = self._all_masks(self._masks(rows))
         shards, ids = self.table.shard_of(rows).tolist(), self.table.ids_of(rows)
-        for segment in self._segments.values():
-            after, members = masks.of(segment.rule), self._members[segment.id]
-            found += [
-                self._transition(segment, shards[place], ids[place], bool(after[place]), None,
-                                 from_us(int(at[place])))
-                for place in np.flatnonzero(after != members[rows]).tolist()
-            ]  # fmt: skip
-            members[rows] = after
+        found = [
+            self._transition(self._segments[n], shards[place], ids[place], bool(after[n, place]),
+                             None, from_us(int(at[place])))
+            for n, place in np.argwhere(after != self._in[:, rows]).tolist()
+        ]  # fmt: skip
+        self._in[:, rows] = after
         self._put(rows)
         return found
+
+    def _masks(self, rows: Ints) -> SharedMasks:
+        return SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
+
+    def _all_masks(self, masks: SharedMasks) -> Mask:
+        return np.stack([masks.of(segment.rule) for segment in self._segments])
 
     def _due(self) -> tuple[Ints, Ints]:
         """Return the rows that the clock may have changed, once each, and their last boundaries."""
@@ -269,9 +275,9 @@ class Membership:
 
     def _fit(self) -> None:
         rows = self.table.capacity
-        for id_, members in self._members.items():
-            if len(members) < rows:
-                self._members[id_] = np.concatenate((members, np.zeros(rows - len(members), bool)))
+        if self._in.shape[1] < rows:
+            more = np.zeros((len(self._segments), rows - self._in.shape[1]), dtype=bool)
+            self._in = np.concatenate((self._in, more), axis=1)
         for deadlines in self._deadlines.values():
             deadlines.fit(rows)
 
@@ -280,21 +286,21 @@ class Membership:
     def over(self, table: FeatureTable) -> Membership:
         """Return the same membership over a table that has the same players in other rows."""
         new = Membership(self._brand, table)
-        new.use(self._segments.values())
+        new.use(self._segments)
         new.take(table.living_rows(), self)
         return new
 
     def take(self, rows: Ints, other: Membership) -> None:
         """Have players who have come with their rows in where they were; the clock looks again."""
         self._fit()
-        theirs = other._rows_of(self.table.ids_of(rows))  # its own kind
-        masks = SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
-        for segment in self._segments.values():
-            if other._segments.get(segment.id) == segment:
-                members = other._members[segment.id][np.maximum(theirs, 0)] & (theirs >= 0)
+        masks = self._masks(rows)
+        theirs = other._are_in(other._rows_of(self.table.ids_of(rows)))  # its own kind
+        known = {segment: place for place, segment in enumerate(other._segments)}
+        for place, segment in enumerate(self._segments):
+            if segment in known:
+                self._in[place, rows] = theirs[known[segment]]
             else:
-                members = masks.of(segment.rule)
-            self._members[segment.id][rows] = members
+                self._in[place, rows] = masks.of(segment.rule)
         self._put(rows)
         self._look_again(rows)
 
@@ -304,12 +310,14 @@ class Membership:
         """Return the players of each live segment."""
         rows = self.table.living_rows()
         return {
-            id_: set(self.table.ids_of(rows[members[rows]]))
-            for id_, members in self._members.items()
+            segment.id: set(self.table.ids_of(rows[self._in[place, rows]]))
+            for place, segment in enumerate(self._segments)
         }
 
-    def _is_member(self, segment: WatchedSegment, rows: Ints) -> Mask:
-        return (rows >= 0) & self._members[segment.id][np.maximum(rows, 0)]
+    def _are_in(self, rows: Ints) -> Mask:
+        """Return by segment and row who is in; nobody of rows below 0."""
+        found: Mask = self._in[:, np.maximum(rows, 0)] & (rows >= 0)
+        return found
 
     def _living(self, player_ids: Iterable[str]) -> Ints:
         """Return the rows of those of some players who have one, each once."""
