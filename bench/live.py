@@ -131,11 +131,14 @@ async def _followed(instance: Instance, rate: int, seconds: float, seen: Seen) -
     seen.latencies.clear()
     live = psutil.Process(instance.pids("ray::ServeReplica:live")[0])
     cpu = sum(live.cpu_times()[:2])
-    written = await _written(instance, rate, rate // 100, 100, seconds)
+    written, commit_ms = await _written(instance, rate, rate // 100, 100, seconds)
     await _until(lambda: len(seen.latencies) >= written * FOLLOWERS)
     used = (sum(live.cpu_times()[:2]) - cpu) / seconds
     what = f"{rate:,} transitions/s to {FOLLOWERS} of them"
-    note = f"p50 {seen.percentile_ms(0.5):.0f} ms; {used:.2f} cores of the replica"
+    note = (
+        f"p50 {seen.percentile_ms(0.5):.0f} ms; the writer's own transactions, p99"
+        f" {commit_ms:.0f} ms; {used:.2f} cores of the replica"
+    )
     came = len(seen.latencies) / (written * FOLLOWERS)
     return [
         Row(f"{what}: insert to client, p99", seen.percentile_ms(0.99), "ms",
@@ -202,18 +205,20 @@ def _a_plain_service() -> Iterator[tuple[int, int]]:
         server.wait()
 
 
-async def _written(instance: Instance, rate: int, batch: int, per_s: int, seconds: float) -> int:
-    """Write transitions from another process; returns how many once it has ended."""
+async def _written(
+    instance: Instance, rate: int, batch: int, per_s: int, seconds: float
+) -> tuple[int, float]:
+    """Write from another process; returns how many, and a transaction's p99 in ms."""
     command = [sys.executable, str(CLONE / "bench" / "transitions.py")]
     writer = await asyncio.create_subprocess_exec(
         *command, instance.state()["postgres"], str(batch), str(per_s), str(seconds),
         stdout=asyncio.subprocess.PIPE, cwd=CLONE,
     )  # fmt: skip
     said, _ = await writer.communicate()
-    written = int(said)
+    written, commit_ms = int(said.split()[0]), float(said.split()[1])
     if written < 0.95 * rate * seconds:
         sys.stderr.write(f"only {written / seconds:,.0f} transitions/s were written\n")
-    return written
+    return written, commit_ms
 
 
 async def _until(condition: Callable[[], bool], most_s: float = 20) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -13,6 +14,8 @@ from crm.services.live import Hub, Mailbox
 PLAYERS_S = 5.0  # how old a number of players may be: counting asks every owner
 SILENCE_S = 60.0  # so long a running job may say nothing
 FIRST_S = 3600.0  # what a new subscriber is told of jobs: an hour
+AT_ONCE = 25  # counters go to so many sockets, then it is the turn of transitions
+PAUSE_S = 0.005
 OVERLAP_S = 10.0  # a reading looks back so far before the last one: commits come late
 
 
@@ -41,7 +44,9 @@ class Figures:
         render: Callable[[Counters], str],
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._pause = pause
         self._hub = hub
         self._log = log
         self._count_players = count_players
@@ -70,8 +75,10 @@ class Figures:
                 self._hub.since or self._clock(), self._moves(audience),
             )  # fmt: skip
             text = self._render(counters)
-            for box in boxes:
-                box.offer_counters(text)
+            for start in range(0, len(boxes), AT_ONCE):
+                for box in boxes[start : start + AT_ONCE]:
+                    box.offer_counters(text)
+                await self._pause(PAUSE_S)
 
     async def _players_of(self, brand: str, now: float) -> int | None:
         """Return a number that is a few seconds old at most; None while shards are warming."""
