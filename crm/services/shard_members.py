@@ -91,7 +91,8 @@ class ShardMembers:
         self._must_tell = False
         self.told_us = max(self.told_us, telling.clock_us or 0)
         for brand, caused in telling.caused.items():
-            self._of[brand].settle(caused, [one for one in applied if one.brand == brand])
+            if brand in self._of:  # else all shards went and came back meanwhile
+                self._of[brand].settle(caused, [one for one in applied if one.brand == brand])
 
     # --- shards come and go ---------------------------------------------------------------------
 

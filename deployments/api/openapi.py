@@ -31,7 +31,7 @@ from deployments.api.saved_segments import (
     VersionList,
 )
 from deployments.api.segment_members import MemberList
-from deployments.api.segments import SegmentPreview
+from deployments.api.segments import RuleSchema, SegmentPreview
 from deployments.live import tickets
 
 _TYPES = (
@@ -50,6 +50,7 @@ _TYPES = (
     Readiness,
     SavedSegment,
     SegmentList,
+    RuleSchema,
     SegmentPreview,
     SizeList,
     UseList,

@@ -1,4 +1,4 @@
-"""POST /v1/segments/preview."""
+"""POST /v1/segments/preview, and the schema of a rule's tree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from crm.domain.brands import Brand
+from crm.domain.rule_meaning import describe
+from crm.domain.rule_schema import tree_schema
 from crm.domain.segments import Rule, from_tree, parse, to_text, top_terms
 from crm.services.segment_rules import names_segments
 from deployments.api.answers import answers, json
@@ -18,6 +20,7 @@ from deployments.api.services import Services
 
 # what somebody types comes again: an owner's numbers move on while the rule stays
 _parsed = lru_cache(maxsize=256)(parse)
+_meaning = lru_cache(maxsize=256)(describe)
 
 
 class Preview(BaseModel):
@@ -47,12 +50,22 @@ class PreviewBreakdown(msgspec.Struct):
 
 
 class SegmentPreview(msgspec.Struct):
-    """How many players match at `as_of`, how that comes about, and up to ten of them."""
+    """How many players match at `as_of`, how that comes about, and up to ten of them.
+
+    `meaning` says in plain words who they are: "players who ...".
+    """
 
     count: int
     as_of: datetime
+    meaning: str
     breakdown: PreviewBreakdown
     sample: list[str]
+
+
+class RuleSchema(msgspec.Struct):
+    """The JSON schema of a rule's tree."""
+
+    schema: dict[str, Any]
 
 
 def router(services: Services) -> APIRouter:
@@ -91,7 +104,18 @@ def router(services: Services) -> APIRouter:
             for term, counted in zip(top_terms(rule), found.terms, strict=True)
         ]
         breakdown = PreviewBreakdown(found.total, terms)
-        return json(SegmentPreview(found.count, found.as_of, breakdown, found.sample))
+        meaning = _meaning(rule, brand)
+        return json(SegmentPreview(found.count, found.as_of, meaning, breakdown, found.sample))
+
+    @routes.get(
+        "/v1/segments/rule-schema",
+        summary="Show the JSON schema of a rule's tree",
+        response_model=None,
+        responses=answers(RuleSchema, "unknown_brand"),
+    )
+    async def rule_schema(brand: str | None = None) -> Response:
+        """Show what a rule may look like as JSON, with the names that the brand knows."""
+        return json(RuleSchema(tree_schema(services.brand(brand))))
 
     return routes
 

@@ -40,6 +40,7 @@ def test_the_document_is_openapi_with_references_that_resolve() -> None:
         "/healthz", "/readyz", "/v1/events", "/v1/features", "/v1/clusters",
         "/v1/segments/preview", "/v1/players/{player_id}", "/v1/players/{player_id}/features",
         "/v1/players/{player_id}/cluster", "/v1/segments", "/v1/segments/lists",
+        "/v1/segments/rule-schema",
         "/v1/segments/{segment_id}", "/v1/segments/{segment_id}/versions",
         "/v1/segments/{segment_id}/sizes", "/v1/segments/{segment_id}/usage",
         "/v1/segments/{segment_id}/members", "/v1/segments/{segment_id}/players",

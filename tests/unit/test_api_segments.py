@@ -39,7 +39,12 @@ async def test_a_rule_counts_the_same_as_text_and_as_a_tree(api: Api) -> None:
         {"rule": "bet_count_lifetime > 0", "matches": 3, "removes": 0},
     ]
     breakdown = {"players": 3, "terms": terms}
-    assert found[0] == {"count": 2, "breakdown": breakdown, "sample": ["p1", "p3"]}
+    assert found[0] == {
+        "count": 2,
+        "meaning": "players who staked EUR 20.00 or more in all, and who bet at least once in all",
+        "breakdown": breakdown,
+        "sample": ["p1", "p3"],
+    }
 
 
 async def test_a_rule_that_joins_nothing_by_and_is_its_own_only_term(api: Api) -> None:
