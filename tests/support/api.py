@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from crm.adapters.memory_answers import MemoryAnswers
 from crm.adapters.memory_clustering import MemoryClusterStore
 from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.vault import FileKeyVault
+from crm.domain.brands import Brand
 from crm.domain.errors import DatabaseAway
 from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
@@ -130,10 +131,11 @@ async def an_api(
     checks: Mapping[str, Check] | None = None,
     shards: FeatureShards | None = None,
     rates: Rates | None = None,
+    also: Iterable[Brand] = (),
 ) -> AsyncIterator[Api]:
-    """An API over brands demo and other; `shards` instead of real ones, if given."""
+    """An API over brands demo and other, and more; `shards` instead of real ones, if given."""
     other = a_brand(id="other", name="Other", measures=OWN)
-    brands = {brand.id: brand for brand in (a_brand(), other)}
+    brands = {brand.id: brand for brand in (a_brand(), other, *also)}
     clock, log, vault = Clock(NOON), MemoryEventLog(), FileKeyVault(b"k" * 32)
     quarantine, keys, clusters = MemoryQuarantine(), MemoryKeys(KEY), MemoryClusterStore()
     segments = MemorySegments()
