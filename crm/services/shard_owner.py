@@ -279,7 +279,7 @@ class ShardOwner:
             return Appended([], [], [], [])
         try:
             appended = await self._stores.log.append(epochs, groups, telling)
-        except CommitUnknown:
+        except (CommitUnknown, asyncio.CancelledError):  # who stops may do so during a commit
             self._doubtful, self._in_doubt = True, telling
             raise
         self._advance(list(zip(appended.seqs, appended.new, strict=True)), epochs, telling)

@@ -363,3 +363,27 @@ async def test_events_of_a_brand_that_the_owner_does_not_know_are_refused_before
             await owner.append([[a_logged_event()], [stranger]])
         assert log.commits == []
         assert await appending(owner, *some_bets(1)) == [["accepted"]]
+
+
+async def test_who_stops_during_a_commit_vouches_for_nothing(noon: Clock) -> None:
+    class HeldLog(WatchedLog):
+        async def append(
+            self, epochs: Mapping[int, int], groups: Sequence[Group], telling: Telling = SILENCE
+        ) -> Appended:
+            appended = await super().append(epochs, groups, telling)
+            committed.set()
+            await asyncio.Event().wait()  # the answer never comes
+            return appended
+
+    log, committed, (event,) = HeldLog(), asyncio.Event(), some_bets(1)
+    stores = Stores(log, log, log, log, MemoryFiles(), MemoryWatched())
+    owner = ShardOwner("owner", {"demo": a_brand()}, stores, noon)
+    await owner.adopt(range(SHARDS), released=True)
+    writing, waiting = asyncio.create_task(owner.write_forever()), appending(owner, event)
+    await committed.wait()
+    for task in (writing, waiting):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    await owner.snapshot(event.shard)
+    assert await log.snapshots(range(SHARDS)) == []
