@@ -64,7 +64,8 @@ EVENTS_A_CALL = 2_000
 CALLS_IN_FLIGHT = 2  # an owner: one is written while the next is on its way,
 WORTH_A_CALL = 100  # if it carries so much; single events rather gather
 READS_A_CALL = 16  # a call costs more than a read; an owner does nothing else meanwhile
-LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks
+LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks:
+MOST_LEAD_US = 500_000  # further where it would be past by the time when they hear of it
 MOMENTS_TRIED = 6
 Result = TypeVar("Result")
 Part = TypeVar("Part", CountPart, ColumnsPart, MembersPart, KnownPart, TotalsPart)
@@ -103,6 +104,7 @@ class ShardGateway:
         self._ask_routes = ask_routes or _ask_supervisor
         self._coalesce = coalesce
         self._now = now
+        self._lead_us = LEAD_US
         self._routes: Routes | None = None
         self._refreshing: asyncio.Future[Routes] | None = None
         self._coalescers: dict[int, Coalescer[Group, list[Verdict]]] = {}
@@ -285,8 +287,10 @@ class ShardGateway:
         The epochs are asked for meanwhile: an owner's lease says of the moment of its answer what
         the epochs say of the moment of the question (docs/decisions/0003).
         """
-        as_of_us = _next_moment(to_us(self._now()))
-        for tried in range(MOMENTS_TRIED):
+        as_of_us = 0
+        for _ in range(MOMENTS_TRIED):
+            began_us = to_us(self._now())
+            as_of_us = max(as_of_us, _next_moment(began_us + self._lead_us))
             slots = sorted(set((await self._known_routes()).slot_of))
             one = partial(_asking, ask, as_of_us)
             asked = asyncio.gather(*[self._ask(slot, one) for slot in slots])
@@ -297,8 +301,11 @@ class ShardGateway:
                 counted = sum(len(part.epochs) for part in parts)
                 if counted != SHARDS or epochs != current:
                     raise ShardsWarming("not every shard is served by its owner; try again")
+                self._lead_us = max(LEAD_US, self._lead_us * 7 // 8)
                 return parts
-            as_of_us = latest + LEAD_US * 2**tried
+            # what would have been far enough, for the next one too: busy owners stay busy a while
+            self._lead_us = min(latest - began_us + LEAD_US, MOST_LEAD_US)
+            as_of_us = latest + LEAD_US
         raise ShardsWarming("the owners' clocks do not agree; try again")
 
     # --- owners ---------------------------------------------------------------------------------
@@ -382,12 +389,12 @@ def _slot(routes: Routes, slot: int) -> Slot:
     return routes.slots[slot]
 
 
-def _next_moment(now_us: int) -> int:
-    """Return a moment at least LEAD_US ahead, the same for all who ask at about the same time.
+def _next_moment(us: int) -> int:
+    """Return the next moment of a grid: the same for all who ask at about the same time.
 
     Counts that overlap would else push the owners' clocks past each other's moments.
     """
-    return (now_us // LEAD_US + 2) * LEAD_US
+    return (us // LEAD_US + 1) * LEAD_US
 
 
 def _asking(

@@ -53,11 +53,12 @@ class _Method:
 
 @dataclass
 class FakeOwner:
-    """An owner's answers; `ahead_us` is how far its clock is past the moment asked for."""
+    """An owner's answers; `ahead_us` is how far its clock is past the moment asked for, once."""
 
     slot: int
     epoch: int = 1
     ahead_us: int = 0
+    reached_us: int = 0  # where its clock is whatever it is asked
     moved: bool = False
     of_former_times: bool = False  # answers features as of the epoch before
     asked_us: list[int] = field(default_factory=list)
@@ -83,7 +84,8 @@ class FakeOwner:
             self.asked_us.append(as_of_us)
             ahead, self.ahead_us = self.ahead_us, 0
             terms = [TermCount(1, 9 + self.slot)]
-            part = CountPart(as_of_us + ahead, self.epochs, 1, 10, [f"p{self.slot}"], terms)
+            at_us = max(as_of_us + ahead, self.reached_us)
+            part = CountPart(at_us, self.epochs, 1, 10, [f"p{self.slot}"], terms)
             return encode(part)
 
         return _Method(count)
@@ -379,3 +381,19 @@ async def test_counts_that_overlap_propose_one_moment(system: Supervised) -> Non
         await gateway.count(BRAND.id, RULE)
         assert system.owners[0].asked_us[-1] > to_us(at) + module.LEAD_US
     assert len(set(system.owners[0].asked_us)) == 1
+
+
+async def test_after_a_moment_that_was_past_already_the_next_are_further_ahead(
+    system: Supervised,
+) -> None:
+    gateway = ShardGateway({BRAND.id: BRAND}, system.log, system.routes, now=lambda: NOON)
+    owner = system.owners[1]
+    owner.reached_us = to_us(NOON) + 5 * module.LEAD_US  # when the question has come to it
+    for _ in range(2):
+        assert (await gateway.count(BRAND.id, RULE)).as_of >= from_us(owner.reached_us)
+    first, second, third = owner.asked_us  # one was in vain
+    assert first < owner.reached_us < min(second, third)
+    owner.reached_us = 0
+    for _ in range(20):
+        await gateway.count(BRAND.id, RULE)
+    assert owner.asked_us[-1] == first
