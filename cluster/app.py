@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -14,6 +15,7 @@ from cluster import logs, ray_runtime, system
 from cluster.commands.support import emit_json
 from cluster.errors import ServiceError
 from cluster.layout import Layout
+from configs.brands import InvalidBrand
 from configs.settings import BadSettings, load_settings
 from crm.domain.errors import CrmError
 
@@ -62,6 +64,7 @@ def status(
     if json:
         emit_json(facts)
     else:
+        typer.echo(f"{'folder':10} {load_settings().var_dir}")
         parts = facts.pop("parts", {})
         for name, value in {**facts, **parts}.items():
             typer.echo(f"{name:10} {value}")
@@ -89,13 +92,11 @@ def run(arguments: list[str]) -> int:
         app(args=arguments, prog_name="crm")
     except SystemExit as exit_:  # typer's own: 2 for wrong usage
         return int(exit_.code or 0)
-    except (ServiceError, BadSettings, CrmError) as error:
+    except (ServiceError, BadSettings, InvalidBrand, CrmError) as error:
         return _fail(str(error), 1)
     except Exception as error:  # noqa: BLE001  # the last resort: a person never sees a traceback
-        _record(error)
-        return _fail(
-            f"unexpected error: {type(error).__name__} (the story is in var/log/crm.log)", 1
-        )
+        story = _record(error)
+        return _fail(f"unexpected error: {type(error).__name__} (the story is in {story})", 1)
     return 0
 
 
@@ -104,9 +105,12 @@ def _fail(line: str, code: int) -> int:
     return code
 
 
-def _record(error: Exception) -> None:
+def _record(error: Exception) -> Path:
+    """Write an error with its traceback into the log; return where that is."""
+    folder = Path("var/log")
     with suppress(BadSettings, OSError):
         folder = Layout(load_settings().var_dir).log
         folder.mkdir(parents=True, exist_ok=True)
         logs.configure(folder)
         structlog.get_logger("cluster.app").error("command_failed", exc_info=error)
+    return folder / "crm.log"

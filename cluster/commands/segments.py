@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.commands import replays, saved_segments
 from cluster.commands.support import connected, emit_json
+
+if TYPE_CHECKING:
+    from crm.domain.ports import Count
 
 _segments = typer.Typer(help="Count, save and list segments.", no_args_is_help=True)
 
@@ -40,12 +43,20 @@ def count(
 
     brands = load_brands(load_settings().brands_dir)
     of_brand = choose(brands, brand)
-    parsed = parse(rule, of_brand)
+    parse(rule, of_brand)  # what is wrong with it is told without the service
     with connected() as settings:
         from actors.gateway import connect
+        from crm.adapters.postgres.pool import Pool
+        from crm.adapters.postgres.segments import PostgresSegments
         from crm.services.player_features import rfc3339
+        from crm.services.segment_rules import written_out
 
-        found = asyncio.run(connect(settings, brands).count(of_brand.id, parsed))
+        async def counted() -> Count:
+            store = PostgresSegments(Pool(str(settings.postgres.dsn), most=1))
+            whole = await written_out(rule, of_brand, store)
+            return await connect(settings, brands).count(of_brand.id, whole)
+
+        found = asyncio.run(counted())
     if json:
         emit_json({"count": found.count, "as_of": rfc3339(found.as_of)})
     else:

@@ -71,8 +71,12 @@ def _load_brand(path: Path) -> Brand:
     except InvalidMeasure as error:
         message = f"{path}: {error.message}"
         raise InvalidBrand(message) from None
-    except (ValidationError, yaml.YAMLError, ValueError, OSError) as error:
-        message = f"{path}: {error}"
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        message = f"{path}: {'; '.join(faults)}"
+        raise InvalidBrand(message) from None
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        message = f"{path}: {' '.join(str(error).split())}"
         raise InvalidBrand(message) from error
     return Brand(
         id=read.id,

@@ -34,7 +34,7 @@ from crm.domain.saved_segments import (
     check_name,
 )
 from crm.domain.shards import shard_of
-from crm.services.segment_rules import RuleForms, forms, names_in, names_segments, whole
+from crm.services.segment_rules import RuleForms, forms, names_in, whole, written_out
 from crm.services.segment_store import SegmentStore
 
 PAGE = 20_000  # players that are asked for, or about, at once
@@ -189,8 +189,7 @@ class SavedSegments:
 
     async def whole(self, brand: Brand, rule: str | dict[str, Any]) -> Rule:
         """Return a rule (text or tree) with what other segments put into it; raises InvalidRule."""
-        live = await self.store.active(brand.id) if names_segments(rule) else []
-        return parse(forms(rule, brand, live).whole, brand)
+        return await written_out(rule, brand, self.store)
 
     # --- questions ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from crm.domain.rule_text import parse, to_text
 from crm.domain.rules import Rule, leaves_of
 from crm.domain.saved_segments import LiveSegment
 from crm.domain.segments import from_tree
+from crm.services.segment_store import LiveSegments
 
 
 class RuleForms(NamedTuple):
@@ -51,6 +52,12 @@ def forms(
 def names_segments(rule: str | dict[str, Any]) -> bool:
     """Whether a rule may name other segments; only then they need to be known."""
     return "segment" in str(rule) or "list" in str(rule)
+
+
+async def written_out(rule: str | dict[str, Any], brand: Brand, store: LiveSegments) -> Rule:
+    """Return a rule with what other segments put into it; raises InvalidRule."""
+    live = await store.active(brand.id) if names_segments(rule) else []
+    return parse(forms(rule, brand, live).whole, brand)
 
 
 def whole(rule: str, brand: Brand, live: Iterable[LiveSegment]) -> str:

@@ -17,6 +17,7 @@ import pytest
 import zstandard
 
 from crm.domain.errors import BrandNotFound, InvalidMapping, ShardsWarming
+from crm.domain.personal import holds_card
 from crm.services.imports import Patience
 from pipelines.chunks import choose_brand, load_mapping, plan
 from pipelines.decompression import UnreadableFile
@@ -400,6 +401,16 @@ def test_a_card_number_does_not_come_into_the_quarantine_file(
     kept = report.quarantine.read_text()
     assert card not in kept
     assert kept.splitlines() == [HEADER.strip(), "", "ana,x,NA,2020-05-01"]
+
+
+def test_ids_that_stand_side_by_side_are_no_card(tmp_path: Path, shards: RememberingShards) -> None:
+    assert holds_card("569079,3297741"), "else this row shows nothing"
+    row = "569079,3297741,NA,2020-05-01x"
+    report = import_here(
+        tmp_path, shards, a_mapping(), a_file(tmp_path, "a.csv", f"{HEADER}{row}\n")
+    )
+    assert report.quarantine is not None
+    assert report.quarantine.read_text().splitlines() == [HEADER.strip(), row]
 
 
 def test_json_nested_too_deep_is_one_rejected_row(

@@ -85,6 +85,15 @@ def test_a_bad_measure_is_one_line_with_file_measure_and_key(tmp_path: Path) -> 
     assert "\n" not in message
 
 
+def test_a_bad_key_of_a_brand_is_one_line_with_file_and_key(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").write_text(BRAND.replace("currency:", "currency: EUR\nwas:"))
+    with pytest.raises(InvalidBrand) as raised:
+        load_brands(tmp_path)
+    message = str(raised.value)
+    assert re.search(r"demo\.yaml: .*currency: ", message)
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
