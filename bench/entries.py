@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import string
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -125,10 +126,11 @@ async def _entries(server: Server, segment: str, seconds: float) -> list[float]:
 
     (socket,) = await open_live(server, [{"brand": BRAND, "segments": [segment]}], lambda _: told)
     start = time.perf_counter() + 1
+    tag = "".join(random.choices(string.ascii_lowercase, k=8))  # digits might look like a card
 
     async def probe(number: int) -> None:
         await asyncio.sleep(max(0.0, start + number / PROBES_PER_S - time.perf_counter()))
-        player = f"probe-{number}-{start}"
+        player = f"probe-{tag}-{number}"
         event = {"event_id": player, "type": "withdrawal.completed", "player_id": player,
                  "brand": BRAND, "occurred_at": datetime.now(UTC).isoformat(), "amount": "1.00",
                  "currency": "EUR"}  # fmt: skip
