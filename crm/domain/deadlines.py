@@ -72,7 +72,3 @@ class Deadlines:
         rows = np.unique(joined_ints(found))
         self._due[rows] = NEVER
         return rows
-
-    def forget(self, rows: Ints) -> None:
-        """Take rows out."""
-        self._due[rows] = NEVER

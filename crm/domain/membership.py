@@ -134,7 +134,6 @@ class Membership:
         self._segments: list[WatchedSegment] = []
         self._in = np.zeros((0, table.capacity), dtype=bool)  # by segment and row of the table
         self._deadlines: dict[str, Deadlines] = {}  # by the first or last time that they count from
-        table.moved = []
 
     # --- which segments are live ----------------------------------------------------------------
 
@@ -151,6 +150,7 @@ class Membership:
             else:
                 members[place, rows] = masks.of(segment.rule)
         self._segments, self._in = wanted, members
+        self.table.moved = (self.table.moved or []) if wanted else None
         self._watch_clock(rows)
 
     def _watch_clock(self, rows: Ints) -> None:
@@ -186,10 +186,10 @@ class Membership:
         before[:, first] = self._are_in(places.rows[first])
         told = ~np.array([_is_silent(event) for event, _ in ordered])
         transitions = [
-            self._transition(segment, event.shard, event.player_id, bool(after[n, place]), seq,
-                             event.occurred_at)
+            self._transition(self._segments[n], event.shard, event.player_id,
+                             bool(after[n, place]), seq, event.occurred_at)
             for n, place in np.argwhere((after != before) & told).tolist()
-            for segment, (event, seq) in ((self._segments[n], ordered[place]),)
+            for event, seq in [ordered[place]]
         ]  # fmt: skip
         last = np.flatnonzero(np.roll(first, -1))  # before another player's first
         players = [ordered[place][0].player_id for place in last.tolist()]
@@ -220,8 +220,10 @@ class Membership:
 
     def moved(self) -> list[Transition]:
         """Return what the clock has caused since it was asked last, and take it in."""
+        if not self._segments:
+            return []
         rows, at = self._due()
-        if not len(rows) or not self._segments:
+        if not len(rows):
             return []
         self._fit()
         after = self._all_masks(self._masks(rows))

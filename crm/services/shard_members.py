@@ -38,6 +38,7 @@ class ShardMembers:
 
     def use(self, live: Watched) -> None:
         """Have these segments live: whoever is in then, has not entered."""
+        self.tick()  # what is due by the clock is due whatever comes to be live
         self.live = live
         for brand in {*live.lists} & self._brands.keys():
             self.tables.of(brand).lists = dict(live.lists[brand])

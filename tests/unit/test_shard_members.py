@@ -158,6 +158,35 @@ async def test_an_edit_changes_members_and_tells_nothing(noon: Clock, idle: Memo
     assert _told(log) == [(True, 3)]
 
 
+async def test_an_edit_swallows_nothing_that_is_due_elsewhere(
+    noon: Clock, idle: MemoryWatched
+) -> None:
+    log = MemoryEventLog()
+    async with an_owner(log, noon, segments=idle) as owner:
+        noon.move(minutes=30)
+        await _bet(owner, noon)
+        noon.move(hours=23, minutes=50)
+        await _tell(owner, noon)
+        noon.move(minutes=10)  # no hour and no day ends: the wheel alone knows
+        await owner.table(BRAND.id)  # the clock of the features has gone on
+        other = WatchedSegment("other", 1, parse("bet_count_lifetime >= 1", BRAND))
+        idle.set(
+            Watched({BRAND.id: [*_watched("days_since_last_bet >= 1").segments[BRAND.id], other]})
+        )
+        await owner._learn_segments()
+        await _tell(owner, noon)
+    assert [(one.segment, one.entered) for one in log.transitions.values()] == [("s", True)]
+
+
+async def test_without_live_segments_nothing_is_noted(noon: Clock, idle: MemoryWatched) -> None:
+    async with an_owner(MemoryEventLog(), noon, segments=idle) as owner:
+        await _bet(owner, noon)
+        idle.set(Watched())
+        await owner._learn_segments()
+        await _bet(owner, noon, "again")
+        assert (await owner.table(BRAND.id)).moved is None
+
+
 async def test_a_table_without_its_dead_rows_has_the_same_members(
     noon: Clock, idle: MemoryWatched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
