@@ -21,10 +21,12 @@ from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
 from crm.domain.ledger import Ints, joined_ints
 from crm.domain.rule_clock import thresholds, windows
-from crm.domain.segments import Rule, SharedMasks
+from crm.domain.rule_matrix import RuleMatrix
+from crm.domain.rules import Rule
 from crm.domain.times import from_us
 
 _HOUR_US = 3_600_000_000
+_AT_ONCE = 16_384  # rows: what many rules make of more no longer fits a cache, nor one day memory
 _Place: TypeAlias = int | slice
 # An event that comes so late changes who is in, and triggers nothing (design.md 4).
 TOO_LATE = timedelta(hours=72)
@@ -132,6 +134,7 @@ class Membership:
         self._brand = brand
         self.table = table
         self._segments: list[WatchedSegment] = []
+        self._rules = RuleMatrix([], brand)
         self._in = np.zeros((0, table.capacity), dtype=bool)  # by segment and row of the table
         self._deadlines: dict[str, Deadlines] = {}  # by the first or last time that they count from
 
@@ -142,14 +145,14 @@ class Membership:
         wanted, rows = list(segments), self.table.living_rows()
         self._fit()
         known = {segment: place for place, segment in enumerate(self._segments)}
-        masks = self._masks(rows)
         members = np.zeros((len(wanted), self.table.capacity), dtype=bool)
+        new = [place for place, segment in enumerate(wanted) if segment not in known]
+        self._put_in(members, new, [wanted[place].rule for place in new], rows)
         for place, segment in enumerate(wanted):
             if segment in known:
                 members[place] = self._in[known[segment]]
-            else:
-                members[place, rows] = masks.of(segment.rule)
         self._segments, self._in = wanted, members
+        self._rules = RuleMatrix([segment.rule for segment in wanted], self._brand)
         self.table.moved = (self.table.moved or []) if wanted else None
         self._watch_clock(rows)
 
@@ -180,7 +183,7 @@ class Membership:
         some = [events[place] for place in here]
         places, staged = self.table.stage(EventColumns.of(some, self.table.features))
         ordered = [(some[place], seqs[here[place]]) for place in places.order.tolist()]
-        after = self._all_masks(SharedMasks(self._brand, _ReadOnce(staged), len(ordered)))
+        after = self._rules.masks(_ReadOnce(staged), len(ordered))
         first = places.rank == 0
         before = np.roll(after, 1, axis=1)  # where the player was after the event before
         before[:, first] = self._are_in(places.rows[first])
@@ -226,7 +229,7 @@ class Membership:
         if not len(rows):
             return []
         self._fit()
-        after = self._all_masks(self._masks(rows))
+        after = self._masks(self._rules, rows)
         shards, ids = self.table.shard_of(rows).tolist(), self.table.ids_of(rows)
         found = [
             self._transition(self._segments[n], shards[place], ids[place], bool(after[n, place]),
@@ -237,11 +240,19 @@ class Membership:
         self._put(rows)
         return found
 
-    def _masks(self, rows: Ints) -> SharedMasks:
-        return SharedMasks(self._brand, _ReadOnce(_Rows(self.table, rows)), len(rows))
+    def _masks(self, rules: RuleMatrix, rows: Ints) -> Mask:
+        """Return by rule and row where it holds."""
+        parts = np.array_split(rows, max(1, -(-len(rows) // _AT_ONCE)))
+        sources = ((_ReadOnce(_Rows(self.table, part)), len(part)) for part in parts)
+        return np.concatenate([rules.masks(*source) for source in sources], axis=1)
 
-    def _all_masks(self, masks: SharedMasks) -> Mask:
-        return np.stack([masks.of(segment.rule) for segment in self._segments])
+    def _put_in(
+        self, members: Mask, places: Sequence[int], rules: Sequence[Rule], rows: Ints
+    ) -> None:
+        """Have some rows in the segments at some places where their rules hold."""
+        if places:
+            held = self._masks(RuleMatrix(rules, self._brand), rows)
+            members[np.array(places)[:, None], rows] = held
 
     def _due(self) -> tuple[Ints, Ints]:
         """Return the rows that the clock may have changed, once each, and their last boundaries."""
@@ -295,14 +306,13 @@ class Membership:
     def take(self, rows: Ints, other: Membership) -> None:
         """Have players who have come with their rows in where they were; the clock looks again."""
         self._fit()
-        masks = self._masks(rows)
         theirs = other._are_in(other._rows_of(self.table.ids_of(rows)))  # its own kind
         known = {segment: place for place, segment in enumerate(other._segments)}
+        new = [place for place, segment in enumerate(self._segments) if segment not in known]
+        self._put_in(self._in, new, [self._segments[place].rule for place in new], rows)
         for place, segment in enumerate(self._segments):
             if segment in known:
                 self._in[place, rows] = theirs[known[segment]]
-            else:
-                self._in[place, rows] = masks.of(segment.rule)
         self._put(rows)
         self._look_again(rows)
 

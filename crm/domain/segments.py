@@ -5,8 +5,7 @@ A rule has two equal forms, text and tree; both come and go through here.
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
-from operator import and_, or_
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from crm.domain.rules import (
     Condition,
     Exists,
     In,
-    Leaf,
     Not,
     Or,
     Rule,
@@ -42,6 +40,7 @@ __all__ = [
     "features_of",
     "from_tree",
     "parse",
+    "spans_of",
     "to_text",
     "to_tree",
     "top_terms",
@@ -96,38 +95,14 @@ def compile_mask(rule: Rule, brand: Brand, table: ColumnSource, n: int) -> Mask:
             mask = compile_mask(term, brand, table, n)
             return np.logical_not(mask, out=mask)
         case Exists() | Compare() | Between() | In():
-            return _within(table, rule, _spans(rule, brand))
+            return _within(table, rule, spans_of(rule, brand))
         case _:
             return term_mask(rule, brand, table)
 
 
 def holds(rule: Compare | Between | In, brand: Brand, column: NDArray[np.int64]) -> Mask:
     """Return where a condition is true of raw values that are not missing."""
-    return _spans(rule, brand).hold(column)
-
-
-class SharedMasks:
-    """Masks of many rules over one source: a condition that several have is looked at once."""
-
-    def __init__(self, brand: Brand, table: ColumnSource, n: int) -> None:
-        self._brand = brand
-        self._table = table
-        self._n = n
-        self._found: dict[Leaf, Mask] = {}
-
-    def of(self, rule: Rule) -> Mask:
-        """Return where a rule holds, as compile_mask does; not to be changed."""
-        match rule:
-            case And(terms):
-                return reduce(and_, map(self.of, terms))
-            case Or(terms):
-                return reduce(or_, map(self.of, terms))
-            case Not(term):
-                return ~self.of(term)
-            case _:
-                if rule not in self._found:
-                    self._found[rule] = compile_mask(rule, self._brand, self._table, self._n)
-                return self._found[rule]
+    return spans_of(rule, brand).hold(column)
 
 
 def _within(table: ColumnSource, rule: Condition, spans: Spans) -> Mask:
@@ -142,7 +117,7 @@ def _within(table: ColumnSource, rule: Condition, spans: Spans) -> Mask:
 
 
 @lru_cache(maxsize=4_096)
-def _spans(rule: Condition, brand: Brand) -> Spans:
+def spans_of(rule: Condition, brand: Brand) -> Spans:
     """Return the raw integers that a condition asks for."""
     if isinstance(rule, Exists):
         return EVERY

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from crm.domain.brands import Brand, Currency
 from crm.domain.errors import InvalidRule
 from crm.domain.features import FEATURES
+from crm.domain.rule_matrix import RuleMatrix
 from crm.domain.rule_text import MAX_BYTES
 from crm.domain.segments import compile_mask, from_tree, parse, to_text, to_tree
 from tests.support.columns import ListColumns
@@ -91,16 +92,30 @@ def players() -> st.SearchStrategy[list[Player]]:
     return st.lists(st.fixed_dictionaries(raw), min_size=1, max_size=20)
 
 
-@settings(max_examples=300)
-@given(joined(conditions() | texts()), players())
-def test_a_mask_says_of_each_player_what_the_rule_says(tree: Tree, people: list[Player]) -> None:
-    table = ListColumns(
+def _table(people: list[Player]) -> ListColumns:
+    return ListColumns(
         {name: [person[name] for person in people] for name in NAMES},
         {"player_id": [person["player_id"] for person in people]},
         {"vip": [person["vip"] for person in people]},
     )
+
+
+@settings(max_examples=300)
+@given(joined(conditions() | texts()), players())
+def test_a_mask_says_of_each_player_what_the_rule_says(tree: Tree, people: list[Player]) -> None:
+    table = _table(people)
     mask = compile_mask(from_tree(tree), BRAND, table, len(people))
     assert mask.tolist() == [_holds(tree, person) for person in people]
+
+
+@given(st.lists(joined(conditions() | texts()), max_size=6), players())
+def test_many_rules_at_once_say_what_each_says(trees_: list[Tree], people: list[Player]) -> None:
+    table = _table(people)
+    rules = [from_tree(tree) for tree in trees_]
+    masks = RuleMatrix(rules, BRAND).masks(table, len(people))
+    assert masks.shape == (len(rules), len(people))
+    for rule, mask in zip(rules, masks, strict=True):
+        assert mask.tolist() == compile_mask(rule, BRAND, table, len(people)).tolist()
 
 
 def _holds(tree: Tree, player: Player) -> bool:  # noqa: PLR0911  # one return a kind
