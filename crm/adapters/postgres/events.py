@@ -17,6 +17,7 @@ from crm.adapters.postgres.queries import load
 from crm.domain.appending import AppendPlan, EventKey, Group, plan_append
 from crm.domain.errors import CommitUnknown, CrmError
 from crm.domain.events import LoggedEvent
+from crm.domain.membership import Transition
 from crm.domain.ports import Appended, Claim, SnapshotName
 from crm.domain.telling import SILENCE, Telling, Told
 
@@ -212,14 +213,12 @@ class PostgresEventLog:
             await connection.execute(self._sql["keep_personal_fields"], *columns)
 
     async def _tell(self, connection: asyncpg.Connection[asyncpg.Record], told: Told) -> None:
-        if told.transitions:
-            columns = [list(column) for column in zip(*told.transitions, strict=True)]
-            await connection.execute(self._sql["add_transitions"], *columns)
-            await connection.execute(self._sql["notify_transitions"])
         if told.arrived:
             await connection.execute(self._sql["shards_arrived"], list(told.arrived))
-        if told.clock_us is not None:
-            await connection.execute(self._sql["set_clock"], told.owner, told.clock_us)
+        if told.transitions or told.clock_us is not None:
+            columns = [list(column) for column in zip(*told.transitions, strict=True)]
+            columns = columns or [[] for _ in Transition._fields]
+            await connection.execute(self._sql["tell"], told.owner, told.clock_us, *columns)
 
     async def read_after(
         self, after: Mapping[int, int]

@@ -51,22 +51,21 @@ RETURNING v.shard, v.clock_us
 -- Why: from now on they stand where their owner's clock does.
 UPDATE virtual_shards SET clock_us = NULL WHERE shard = ANY($1::smallint[])
 
--- name: set_clock
--- Why: all transitions of the owner's shards up to here are written, with this transaction's.
-INSERT INTO segment_clocks (owner, clock_us) VALUES ($1, $2)
-ON CONFLICT (owner) DO UPDATE SET clock_us = greatest(segment_clocks.clock_us, excluded.clock_us)
-
--- name: add_transitions
--- Why: in the transaction of the events that cause them. What is told again, after a commit whose
--- outcome was unknown, is there already.
-INSERT INTO segment_transitions (shard, brand, segment, version, player_id, entered, seq, at)
-SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::int[], $5::text[], $6::boolean[],
-                     $7::bigint[], $8::timestamptz[])
-ON CONFLICT DO NOTHING
-
--- name: notify_transitions
--- Why: readers look at once, without polling.
-SELECT pg_notify('segment_transitions', '')
+-- name: tell
+-- Why: transitions go in with the events that cause them, and with them how far their owner has told
+-- all: one statement, for each is a round trip while shards are locked. What is told again, after a
+-- commit whose outcome was unknown, is there already. Readers are woken, so that they need not poll.
+WITH told AS (
+    INSERT INTO segment_transitions (shard, brand, segment, version, player_id, entered, seq, at)
+    SELECT * FROM unnest($3::smallint[], $4::text[], $5::text[], $6::int[], $7::text[],
+                         $8::boolean[], $9::bigint[], $10::timestamptz[])
+    ON CONFLICT DO NOTHING
+), clock AS (
+    INSERT INTO segment_clocks (owner, clock_us) SELECT $1::text, $2::bigint WHERE $2::bigint IS NOT NULL
+    ON CONFLICT (owner)
+    DO UPDATE SET clock_us = greatest(segment_clocks.clock_us, excluded.clock_us)
+)
+SELECT pg_notify('segment_transitions', '') WHERE cardinality($3::smallint[]) > 0
 
 -- name: end_blockers_of
 -- Why: a former owner that was stopped inside its transaction must not block its successor.
