@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check chaos bench growth clean
+.PHONY: help setup run mlflow test check chaos bench growth clean
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 # where it is set, each of the many processes of a start compiles all of Ray anew: 3 s of a core each
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,18 +20,24 @@ $(READY): uv.lock pyproject.toml
 run: $(READY)  ## start everything; Ctrl-C stops it
 	@exec .venv/bin/crm up --foreground
 
+mlflow: $(READY)  ## open MLflow's page on the running service's store; Ctrl-C ends it
+	@exec .venv/bin/crm mlflow
+
 test: $(READY)  ## the whole test suite
 	@$(PY) -m pytest tests --servers=both
 
-check: $(READY)  ## lint, types, import contracts, unit tests
+check: lint  ## lint, types, import contracts, unit tests
+	@$(PY) -m pytest tests/unit
+
+lint: $(READY)  ## lint, types, import contracts
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
-	@$(PY) -m pytest tests/unit
 
-chaos: $(READY)  ## the long fault experiments, and the real data in two time zones
-	@$(PY) -m pytest tests/chaos tests/e2e/test_two_time_zones.py --fire=long
+chaos: $(READY)  ## the long fault experiments, real data in two time zones, searches from all seeds
+	@$(PY) -m pytest tests/chaos tests/e2e/test_two_time_zones.py \
+	  tests/integration/test_bustabit_clusters.py tests/integration/test_planted_groups.py --fire=long
 
 bench: $(READY)  ## the benchmarks, each beside its reference; writes docs/benchmarks.md
 	@$(PY) -m bench
@@ -40,5 +46,5 @@ growth: $(READY)  ## how cost grows with owners, players and events; the same pa
 	@$(PY) -m bench growth
 
 clean:  ## remove .venv, the caches and build output; var/ (your data) stays
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	@rm -rf .venv .venv-mlflow .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from actors.wire import (
     KnownPart,
     MembersPart,
     OwnerState,
+    PlayersPart,
     TotalsPart,
     decode_append,
     decode_count_call,
@@ -28,19 +30,28 @@ from crm.adapters.lake import Lake
 from crm.adapters.past import LakeAndLog
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.lake import PostgresManifest
+from crm.adapters.postgres.models import PostgresModels
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.segments import PostgresSegments
+from crm.adapters.scorers import open_scorer
 from crm.domain.brands import Brand
 from crm.domain.day_totals import Days
 from crm.domain.errors import CrmError, ShardsWarming
 from crm.domain.ports import Explained, PlayerFeatures, ShardFeatures
 from crm.domain.times import from_us
 from crm.services.day_totals import DaysOfTables
-from crm.services.player_features import columns_of, player_features, shard_features
+from crm.services.player_features import (
+    columns_of,
+    player_features,
+    shard_features,
+    some_players,
+)
 from crm.services.segment_members import MemberPages, known
 from crm.services.segment_why import explained
 from crm.services.segments import matching
+from crm.services.served_models import ServedModels
 from crm.services.shard_owner import ShardOwner, Stores
+from crm.services.watched_models import WatchedModels
 from crm.services.watched_segments import WatchedSegments
 
 log = structlog.get_logger(__name__)
@@ -83,6 +94,7 @@ class FeatureShard:
         self._tasks = [
             asyncio.create_task(owner.write_forever()),
             asyncio.create_task(owner.beat_forever()),
+            asyncio.create_task(owner.score_forever()),
             asyncio.create_task(owner.snapshot_forever(spec.snapshot_age_s)),
         ]
         for task in self._tasks:
@@ -134,7 +146,7 @@ class FeatureShard:
     async def count(self, call: bytes) -> bytes:
         """Count players at a moment or later; takes an encoded CountCall, returns a CountPart."""
         owner, asked = self._ready(), decode_count_call(call)
-        table = await owner.table(asked.brand, from_us(asked.as_of_us))
+        table = await owner.scored_table(asked.brand, from_us(asked.as_of_us))
         found = matching(table, owner.brands[asked.brand], asked.rule)
         return encode(CountPart(table.now_us, owner.epochs, *found))
 
@@ -145,7 +157,7 @@ class FeatureShard:
         """Return the first players after `after` that match, at `as_of_us` or later, in order."""
         owner = self._ready()
         await self._members.prepare(await owner.table(brand.id))
-        table = await owner.table(brand.id, from_us(as_of_us))
+        table = await owner.scored_table(brand.id, from_us(as_of_us))
         found = self._members.page(table, brand, rule, after, limit)
         return MembersPart(table.now_us, dict(owner.epochs), found)
 
@@ -174,6 +186,19 @@ class FeatureShard:
         return ColumnsPart(
             table.now_us, dict(owner.epochs), list(table.player_ids), values, missing
         )
+
+    @ray.method
+    async def of_players(
+        self, brand: str, asked: Sequence[FeaturesOf], names: Sequence[str], as_of_us: int | None
+    ) -> PlayersPart:
+        """Return features of players of `brand`, at `as_of_us` or later; None: now."""
+        owner = self._ready()
+        table = await owner.table(brand, None if as_of_us is None else from_us(as_of_us))
+        shards = {one.shard for one in asked}
+        if not shards <= owner.epochs.keys():
+            raise ShardsWarming("a shard has another owner")
+        found = some_players(table, [one.player_id for one in asked], names)
+        return PlayersPart(table.now_us, {shard: owner.epochs[shard] for shard in shards}, *found)
 
     @ray.method
     async def day_totals(
@@ -226,6 +251,7 @@ def _give_up_if_it_failed(owner: ShardOwner, task: asyncio.Task[None]) -> None:
 def _stores(spec: OwnerSpec) -> Stores:
     lake, history = Lake(spec.lake_uri), PostgresEventLog(spec.dsn, clock.now)
     segments = PostgresSegments(Pool(spec.dsn, most=1))
+    models = PostgresModels(Pool(spec.dsn, most=1))
     return Stores(
         log=PostgresEventLog(spec.dsn, clock.now),
         side=PostgresEventLog(spec.dsn, clock.now),
@@ -233,6 +259,9 @@ def _stores(spec: OwnerSpec) -> Stores:
         past=LakeAndLog(history, PostgresManifest(Pool(spec.dsn, most=1)), lake),
         files=lake,
         segments=WatchedSegments(segments, spec.brands),
+        models=WatchedModels(
+            ServedModels(models, spec.brands, open_scorer, time.monotonic), spec.brands
+        ),
     )
 
 

@@ -28,6 +28,7 @@ from actors.wire import (
     FeaturesOf,
     KnownPart,
     MembersPart,
+    PlayersPart,
     TotalsPart,
     decode_count,
     decode_verdicts,
@@ -48,12 +49,14 @@ from crm.domain.ports import (
     Members,
     PlayerFeatures,
     ShardFeatures,
+    SomePlayers,
 )
 from crm.domain.rules import Rule
 from crm.domain.shards import SHARDS, shard_of
 from crm.domain.times import from_us, to_us
 from crm.services.coalescing import Coalescer
-from crm.services.segments import SAMPLE, summed
+from crm.services.player_features import in_order
+from crm.services.segments import SAMPLE, by_cluster, summed
 
 log = structlog.get_logger(__name__)
 
@@ -62,13 +65,13 @@ WAIT_S = 5.0  # how long a call waits for a shard that is being replaced (design
 PAUSE_S = 0.1
 EVENTS_A_CALL = 2_000
 CALLS_IN_FLIGHT = 2  # an owner: one is written while the next is on its way,
-WORTH_A_CALL = 100  # if it carries so much; single events rather gather
+WORTH_A_CALL = 25  # if it carries so much; single events rather gather
 READS_A_CALL = 16  # a call costs more than a read; an owner does nothing else meanwhile
 LEAD_US = 20_000  # all owners answer at one moment, just ahead of the one that asks:
 MOST_LEAD_US = 500_000  # further where it would be past by the time when they hear of it
 MOMENTS_TRIED = 6
 Result = TypeVar("Result")
-Part = TypeVar("Part", CountPart, ColumnsPart, MembersPart, KnownPart, TotalsPart)
+Part = TypeVar("Part", CountPart, ColumnsPart, MembersPart, KnownPart, PlayersPart, TotalsPart)
 Found = PlayerFeatures | CrmError
 
 
@@ -203,6 +206,7 @@ class ShardGateway:
             as_of=from_us(parts[0].as_of_us),
             sample=sorted(sample)[:SAMPLE],
             terms=summed([part.terms for part in parts]),
+            clusters=by_cluster([part.clusters for part in parts]),
         )
 
     async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
@@ -269,6 +273,46 @@ class ShardGateway:
         parts = await self._patiently(partial(self._all_owners, ask))
         return from_us(parts[0].as_of_us), joined([part.totals for part in parts])
 
+    async def of_players(
+        self, brand: str, player_ids: Sequence[str], names: Sequence[str]
+    ) -> SomePlayers:
+        """Return features of some players, each by the owner of its shard, at one moment."""
+        asked = [FeaturesOf(brand, player, shard_of(brand, player)) for player in player_ids]
+
+        async def attempt() -> SomePlayers:
+            routes = await self._known_routes()
+            places: dict[int, list[int]] = {}
+            for place, one in enumerate(asked):
+                places.setdefault(routes.slot_of[one.shard], []).append(place)
+            parts = await self._of_slots(
+                {slot: [asked[place] for place in some] for slot, some in places.items()}, names
+            )
+            as_of = from_us(parts[0].as_of_us) if parts else self._now()
+            found = [(part.known, part.values, part.missing) for part in parts]
+            return in_order(
+                as_of, len(asked), names, list(zip(places.values(), found, strict=True))
+            )
+
+        return await self._patiently(attempt)
+
+    async def _of_slots(
+        self, asked: Mapping[int, Sequence[FeaturesOf]], names: Sequence[str]
+    ) -> list[PlayersPart]:
+        """Ask the owners of some players, at one moment; of one owner that is its own now."""
+
+        async def ask(as_of_us: int | None) -> list[PlayersPart]:
+            return await asyncio.gather(
+                *[self._ask(slot, _players(some, names, as_of_us)) for slot, some in asked.items()]
+            )
+
+        parts = await (ask(None) if len(asked) <= 1 else self._at_one_moment(ask))
+        routes = await self._known_routes()
+        for part in parts:
+            for shard, epoch in part.epochs.items():
+                if epoch < routes.slots[routes.slot_of[shard]].state.epochs.get(shard, 0):
+                    raise ShardsWarming("an answer of a former owner")
+        return parts
+
     async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
         """Return all features of a shard's players of a brand, in one copy."""
 
@@ -287,20 +331,31 @@ class ShardGateway:
         The epochs are asked for meanwhile: an owner's lease says of the moment of its answer what
         the epochs say of the moment of the question (docs/decisions/0003).
         """
+        current: dict[int, int] = {}
+
+        async def ask_all(as_of_us: int) -> list[Part]:
+            slots = sorted(set((await self._known_routes()).slot_of))
+            one = partial(_asking, ask, as_of_us)
+            asked = asyncio.gather(*[self._ask(slot, one) for slot in slots])
+            epochs, parts = await asyncio.gather(self._log.epochs(), asked)
+            current.update(epochs)
+            return parts
+
+        parts = await self._at_one_moment(ask_all)
+        epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
+        if sum(len(part.epochs) for part in parts) != SHARDS or epochs != current:
+            raise ShardsWarming("not every shard is served by its owner; try again")
+        return parts
+
+    async def _at_one_moment(self, ask: Callable[[int], Awaitable[list[Part]]]) -> list[Part]:
+        """Ask until all answers are of one moment, a little ahead of now."""
         as_of_us = 0
         for _ in range(MOMENTS_TRIED):
             began_us = to_us(self._now())
             as_of_us = max(as_of_us, _next_moment(began_us + self._lead_us))
-            slots = sorted(set((await self._known_routes()).slot_of))
-            one = partial(_asking, ask, as_of_us)
-            asked = asyncio.gather(*[self._ask(slot, one) for slot in slots])
-            current, parts = await asyncio.gather(self._log.epochs(), asked)
+            parts = await ask(as_of_us)
             latest = max(part.as_of_us for part in parts)
             if all(part.as_of_us == latest for part in parts):
-                epochs = {s: epoch for part in parts for s, epoch in part.epochs.items()}
-                counted = sum(len(part.epochs) for part in parts)
-                if counted != SHARDS or epochs != current:
-                    raise ShardsWarming("not every shard is served by its owner; try again")
                 self._lead_us = max(LEAD_US, self._lead_us * 7 // 8)
                 return parts
             # what would have been far enough, for the next one too: busy owners stay busy a while
@@ -401,6 +456,12 @@ def _asking(
     ask: Callable[[Handle, int], Awaitable[Part]], as_of_us: int, owner: Handle
 ) -> Awaitable[Part]:
     return ask(owner, as_of_us)
+
+
+def _players(
+    asked: Sequence[FeaturesOf], names: Sequence[str], as_of_us: int | None
+) -> Callable[[Handle], Awaitable[PlayersPart]]:
+    return lambda owner: owner.of_players.remote(asked[0].brand, asked, names, as_of_us)
 
 
 def _domain_error(error: Exception) -> Exception:

@@ -54,7 +54,8 @@ class RayReplays:
 
         async def run(part: Sequence[LakeFile]) -> Replayed:
             async with at_once:
-                found: Replayed = await _answer(_of_part.remote(asked, self.lake_uri, part))
+                of_part = asked.of_shards({file.shard for file in part})
+                found: Replayed = await _answer(_of_part.remote(of_part, self.lake_uri, part))
             advance(1)
             return found
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crm.domain.appending import Verdict
 from crm.domain.day_totals import DayTotals
 from crm.domain.events import LoggedEvent
-from crm.domain.ports import TermCount
+from crm.domain.ports import ClusterCount, TermCount
 from crm.domain.rules import Rule
 
 encode = msgspec.msgpack.encode
@@ -60,6 +60,7 @@ class CountPart(msgspec.Struct, array_like=True, gc=False):
     total: int
     sample: list[str]
     terms: list[TermCount]
+    clusters: list[ClusterCount]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,20 @@ class ColumnsPart:
     player_ids: list[str]
     values: dict[str, NDArray[np.int64]]
     missing: dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class PlayersPart:
+    """One owner's part of some players' features; `epochs` says of which shards they are.
+
+    Who is `known` stands first to last in the columns of `values` and `missing` (names x players).
+    """
+
+    as_of_us: int
+    epochs: dict[int, int]
+    known: NDArray[np.bool_]
+    values: NDArray[np.int64]
+    missing: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ USUAL = (
     "restart",
     "memory",
     "rules",
+    "cluster_search",
+    "predictions",
+    "scores",
 )
 ALL = (*USUAL, "growth")
 

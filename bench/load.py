@@ -55,14 +55,18 @@ async def send_all(server: Server, requests: Sequence[bytes], connections: int) 
 
 
 async def send_at(
-    server: Server, requests: Sequence[bytes], per_s: float, connections: int
+    server: Server,
+    requests: Sequence[bytes],
+    per_s: float,
+    connections: int,
+    start: float | None = None,
 ) -> Times:
-    """Send requests at their times, `per_s` a second (an open loop).
+    """Send requests at their times, `per_s` a second from `start` on (an open loop).
 
     A latency counts from the time when the request was due, so what waits for a free connection is
     slow, and not left out.
     """
-    start = time.perf_counter() + 0.1
+    start = start or time.perf_counter() + 0.1
     due = ((request, start + n / per_s) for n, request in enumerate(requests))
     return await _send(server, due, connections, start)
 

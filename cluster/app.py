@@ -22,7 +22,8 @@ from crm.domain.errors import CrmError
 # cluster/commands/NAME.py
 COMMANDS = (
     "apply",
-    "imports", "features", "training", "segments", "shards", "simulation", "verify", "openapi",
+    "imports", "features", "training", "models", "mlflow_page", "segments",
+    "shards", "simulation", "verify", "openapi",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -36,6 +36,10 @@ class Layout:
         return self.run / "state.json"
 
     @property
+    def in_force(self) -> Path:
+        return self.run / "in-force.json"
+
+    @property
     def lock(self) -> Path:
         return self.run / "lock"
 

@@ -8,11 +8,12 @@ import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cluster import haproxy_front, ports
 from cluster.errors import ServiceError
@@ -90,6 +91,8 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
     if settings.ray.address is not None:
         return _join(settings.ray.address)
     _make_folder(layout)
+    current = layout.short / RAY_FOLDER / "ray_current_cluster"
+    current.unlink(missing_ok=True)  # of one that was killed: Ray would connect to it
     import ray
     from ray._private import parameter
 
@@ -117,7 +120,10 @@ def start(settings: Settings, layout: Layout, chosen: RayPorts) -> str:
     link = layout.log / "ray"
     link.unlink(missing_ok=True)
     link.symlink_to(Path("..") / "run" / RAY_FOLDER / "session_latest" / "logs")
-    return str(ray.get_runtime_context().gcs_address)
+    address = str(ray.get_runtime_context().gcs_address)
+    # Ray leads a job to the cluster that this file names; without it, to any on the machine
+    current.write_text(address)
+    return address
 
 
 def prepare(layout: Layout) -> None:
@@ -131,7 +137,36 @@ def connect(address: str) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process's C++ part
     with _no_stderr():
+        quieten()
         _join(address)
+
+
+def quieten() -> None:
+    """Have in the log what Ray would write to the terminal: a command's output is its own.
+
+    Warnings of any node go to every driver's stdout, whatever it has asked for, and Serve's logger
+    gets a handler of its own when it is imported.
+    """
+    from ray._private import worker
+
+    worker.print_to_stdstream = _into_the_log  # Ray calls it, no more
+    serve = logging.getLogger("ray.serve")
+    if not any(isinstance(one, _ToTheRoot) for one in serve.filters):
+        serve.addFilter(_ToTheRoot())
+
+
+def _into_the_log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    del ignore_prefix
+    for line in data["lines"]:
+        logging.getLogger(__name__).warning("ray_warned: %s", line)
+
+
+class _ToTheRoot(logging.Filter):
+    """Hands a logger's records to the root's handlers, and to none of its own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        logging.getLogger().handle(record)
+        return False
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import asyncio
 import fcntl
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,19 +20,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import psutil
 import structlog
 
-from cluster import demo, logs, ports, processes, ray_runtime, state
+from cluster import demo, in_force, logs, ports, processes, ray_runtime, state
 from cluster.embedded import Embedded, EmbeddedPostgres, EmbeddedRedis
 from cluster.errors import ServiceError
 from cluster.layout import Layout
 from configs.settings import BadSettings, Settings, load_settings
 from crm.adapters.redis.settings import RedisSettings
 from crm.adapters.vault import VaultSettings, own_key_file
+from crm.domain.error_lines import line_of
+
+if TYPE_CHECKING:
+    from crm.domain.brands import Brand
+    from crm.domain.rates import Rates
 
 READY_S = 120.0
 STOP_S = 6.0
@@ -121,6 +125,7 @@ class Service:
         """Bring the parts up, each after what it needs."""
         self._clear_the_way()
         settings = self._settings
+        known = _known(settings)  # what is wrong with the files is told before anything starts
         api_port = ports.claim(settings.api.host, settings.api.port, "CRM_API__PORT")
         chosen = ray_runtime.choose_ports(settings)
         settings = self._start_stores(settings)
@@ -142,7 +147,8 @@ class Service:
             lake=settings.lake.uri,
             vault_key=str(settings.vault.key_file),
         )
-        self._start_workload(settings)
+        self._start_workload(settings, known)
+        in_force.note(self._layout, in_force.digests(known.brands, known.rates, settings))
         self._note(phase="ready")
         log.info("service_ready", url=self._state.url)
         facts = {"url": self._state.url, "dashboard": self._state.dashboard}
@@ -161,6 +167,7 @@ class Service:
             ended = processes.end(before.left, grace_s=3)
             if ended:
                 log.warning("leftovers_ended", processes=ended)
+        in_force.forget(self._layout)
         self._note()
 
     def _start_stores(self, settings: Settings) -> Settings:
@@ -201,29 +208,31 @@ class Service:
             asyncio.run(migrate(direct))
             return asyncio.run(bootstrap_key(direct, settings.var_dir))
 
-    def _start_workload(self, settings: Settings) -> None:
+    def _start_workload(self, settings: Settings, known: _Known) -> None:
         """Start the shard owners and the API; return when it says that it is ready."""
-        from actors import lake_keeper, segment_keeper, supervisor
+        from actors import lake_keeper, retrain_keeper, segment_keeper, supervisor
         from actors.owners import SupervisorSpec
-        from configs.brands import load_brands
         from crm.adapters.postgres.brands import register
-        from crm.adapters.rates import load_rates
         from deployments import serving
         from deployments.api.deployment import ApiSpec
         from deployments.live.deployment import LiveSpec
+        from deployments.segmentation import SegmentationSpec
 
+        brands, rates = known
         with _step("the brands cannot be used"):
-            brands = load_brands(settings.brands_dir)
             asyncio.run(register(str(settings.postgres.direct_dsn), brands))
-        with _step("the currency rates cannot be used"):
-            rates = load_rates(settings.rates_file, brands.values())
         dsn, lake = str(settings.postgres.dsn), str(settings.lake.uri)
         self._report.say("starting the feature shards")
         self._serving = True
         with _step("the feature shards do not start"):
             supervisor.start(SupervisorSpec(brands, dsn, lake, settings.shards))
             lake_keeper.start(lake_keeper.LakeSpec(dsn, settings.lake))
-            segment_keeper.start(segment_keeper.SegmentsSpec(brands, dsn, settings.segments))
+            segment_keeper.start(segment_keeper.SegmentsSpec(brands, dsn, settings.segments, lake))
+            retrain_keeper.start(
+                retrain_keeper.RetrainsSpec(
+                    brands, dsn, lake, settings.retrains, ray_runtime.RUNTIME_ENV
+                )
+            )
         self._report.say("starting the API")
         with _step("the API does not start"):
             key_file = Path(str(settings.vault.key_file))
@@ -231,7 +240,11 @@ class Service:
             spec = ApiSpec(brands, rates, dsn, redis, lake, key_file, settings.shards.coalesce)
             direct, sockets = str(settings.postgres.direct_dsn), settings.live.sockets
             live = LiveSpec(brands, dsn, direct, sockets)
-            serving.start(settings.api, spec, settings.live, live)
+            models = SegmentationSpec(brands, dsn)
+            served = serving.Serving(
+                settings.api, spec, settings.live, live, settings.predictions, models
+            )
+            serving.start(served)
         deadline = time.monotonic() + READY_S
         while (parts := _parts_if_ready(f"{self._state.url}/readyz")) is None:
             if time.monotonic() > deadline:
@@ -270,9 +283,10 @@ class Service:
         if self._demo is not None:
             _quietly(self._demo.stop)
         if self._serving:
-            from actors import lake_keeper, segment_keeper, supervisor
+            from actors import lake_keeper, retrain_keeper, segment_keeper, supervisor
             from deployments import serving
 
+            _quietly(retrain_keeper.stop)
             _quietly(serving.stop)
             _quietly(lake_keeper.stop)
             _quietly(segment_keeper.stop)
@@ -310,6 +324,24 @@ class Service:
             yield
 
 
+class _Known(NamedTuple):
+    """What the operator's own files say."""
+
+    brands: dict[str, Brand]
+    rates: Rates
+
+
+def _known(settings: Settings) -> _Known:
+    """Read the brands and the rates; raises ServiceError."""
+    from configs.brands import load_brands
+    from crm.adapters.rates import load_rates
+
+    with _step("the brands cannot be used"):
+        brands = load_brands(settings.brands_dir)
+    with _step("the currency rates cannot be used"):
+        return _Known(brands, load_rates(settings.rates_file, brands.values()))
+
+
 def _check_shared(settings: Settings) -> None:
     """Refuse what would be another thing on each node; raises ServiceError."""
     needed = {
@@ -332,12 +364,7 @@ def _step(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         log.exception("start_failed", step=what)
-        raise ServiceError(f"{what}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return re.sub(r"://[^@\s]*@", "://***@", line)
+        raise ServiceError(f"{what}: {line_of(error)}") from error
 
 
 def _start_again(part: Embedded) -> None:
@@ -346,7 +373,7 @@ def _start_again(part: Embedded) -> None:
     try:
         part.start()
     except (ServiceError, OSError) as error:
-        log.warning("embedded_part_away", address=part.address, reason=_reason(error))
+        log.warning("embedded_part_away", address=part.address, reason=line_of(error))
 
 
 def _quietly(stop: Callable[[], None]) -> None:

@@ -15,13 +15,14 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from actors.settings import SegmentSettings, ShardSettings
+from actors.settings import RetrainSettings, SegmentSettings, ShardSettings
 from cluster.settings import DemoSettings, RaySettings
 from crm.adapters.lake import LakeSettings
+from crm.adapters.mlflow_runs import MlflowSettings
 from crm.adapters.postgres.settings import PostgresSettings
 from crm.adapters.redis.settings import RedisSettings
 from crm.adapters.vault import VaultSettings
-from deployments.settings import ApiSettings, LiveSettings
+from deployments.settings import ApiSettings, LiveSettings, PredictionSettings
 
 CLONE = Path(__file__).resolve().parents[1]
 DEFAULTS = CLONE / "configs" / "crm.yaml"
@@ -44,11 +45,14 @@ class Settings(BaseSettings):
     postgres: PostgresSettings = Field(default_factory=PostgresSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     lake: LakeSettings = Field(default_factory=LakeSettings)
+    mlflow: MlflowSettings = Field(default_factory=MlflowSettings)
     vault: VaultSettings = Field(default_factory=VaultSettings)
     shards: ShardSettings = Field(default_factory=ShardSettings)
     segments: SegmentSettings = Field(default_factory=SegmentSettings)
+    retrains: RetrainSettings = Field(default_factory=RetrainSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     live: LiveSettings = Field(default_factory=LiveSettings)
+    predictions: PredictionSettings = Field(default_factory=PredictionSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     demo: DemoSettings = Field(default_factory=DemoSettings)
 

@@ -1,4 +1,4 @@
-"""Where the API listens, how many replicas serve it, and how many the live socket."""
+"""Where the API listens, and how many replicas serve it, the live socket and the models."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -24,3 +24,10 @@ class LiveSettings:
 
     replicas: int = 1
     sockets: Annotated[int, Field(ge=1, le=3_500)] = 2_000
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How many replicas hold the models and predict."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1

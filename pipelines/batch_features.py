@@ -82,7 +82,8 @@ def labels_after(
     """Return `features` with what the same players did in the `days` x 24 hours after `as_of`.
 
     `label_active` is 1 for who bet or deposited; amounts are in minor units, NGR as the features
-    have it. Only labels look beyond `as_of`, whenever it was known.
+    have it; days are local days with a bet, or with a deposit. Only labels look beyond `as_of`,
+    whenever it was known.
     """
     at, as_of = pl.col("occurred_at"), as_of.astimezone(UTC)
     after = events.filter(
@@ -95,6 +96,8 @@ def labels_after(
         (pl.col("type") == "deposit.completed").sum().alias("label_deposit_count"),
         _amount("deposit.completed").alias("label_deposit_amount"),
         (stake - payout - bonus).alias("label_ngr_amount"),
+        _days("bet.placed").alias("label_bet_days"),
+        _days("deposit.completed").alias("label_deposit_days"),
     )
     players = pl.LazyFrame({"player_id": pl.Series(features["player_id"])})
     joined = players.join(labels, on="player_id", how="left", maintain_order="left").fill_null(0)
@@ -107,6 +110,10 @@ def labels_after(
 
 def _amount(event_type: str) -> pl.Expr:
     return pl.col("amount_minor").filter(pl.col("type") == event_type).sum()
+
+
+def _days(event_type: str) -> pl.Expr:
+    return pl.col("local_day").filter(pl.col("type") == event_type).n_unique()
 
 
 def _groups(events: pl.LazyFrame, brand: Brand, as_of: datetime) -> pl.LazyFrame:

@@ -13,6 +13,7 @@ from crm.domain.cluster_rules import Condition, Flags, ShortRule, measured
 
 MAX_DEPTH = 3
 _WORTH = 0.02  # of F1: what another condition must bring, and what a round number may cost
+_TREE_ROWS = 50_000  # a tree is grown on as many of the wanted players, and as many others
 _GOOD = 0.5  # below this F1 no rule is better than a wrong one
 
 Raw = Mapping[str, NDArray[np.int64]]
@@ -21,11 +22,14 @@ Raw = Mapping[str, NDArray[np.int64]]
 def short_rule(raw: Raw, missing: Mapping[str, Flags], wanted: Flags) -> ShortRule | None:
     """Return the best rule of at most MAX_DEPTH splits for the `wanted` players, or None."""
     names = list(raw)
+    if wanted.all() or not wanted.any():
+        return None
     table = np.column_stack([_filled(raw[name], missing.get(name)) for name in names])
+    rows = np.concatenate([_some(np.flatnonzero(wanted)), _some(np.flatnonzero(~wanted))])
     best: ShortRule | None = None
     for depth in range(1, MAX_DEPTH + 1):
         tree = DecisionTreeClassifier(max_depth=depth, class_weight="balanced", random_state=0).fit(
-            table, wanted
+            table[rows], wanted[rows]
         )
         for conditions in _paths(tree, names):
             rule = measured(conditions, raw, missing, wanted)
@@ -34,6 +38,12 @@ def short_rule(raw: Raw, missing: Mapping[str, Flags], wanted: Flags) -> ShortRu
     if best is None or best.f1 < _GOOD:
         return None
     return _with_round_bounds(best, raw, missing, wanted)
+
+
+def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(rows) <= _TREE_ROWS:
+        return rows
+    return np.random.default_rng(0).choice(rows, _TREE_ROWS, replace=False)
 
 
 def _filled(raw: NDArray[np.int64], missing: Flags | None) -> NDArray[np.int64]:

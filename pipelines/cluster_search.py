@@ -1,201 +1,298 @@
-"""The search for player clusters: k-means attempts in Ray Tune trials, ranked by silhouette.
+"""The search for player clusters: how a trial goes, and which candidate is chosen.
 
-`fit` and `choose` are plain functions; only `search` knows Ray.
+Nothing here knows Ray: pipelines/cluster_tune.py runs the same trials on its workers.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
-from sklearn import config_context
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from threadpoolctl import threadpool_limits
 
-from crm.domain.clustering import CannotCluster, Floats, Ints, nearest
+from crm.domain.cluster_shapes import Floats, Ints, along
+from crm.domain.clustering import CannotCluster, Scaler, Scaling
+from pipelines.cluster_fits import DENSITIES, Fit, Setting, fit, neighbour_distances
+from pipelines.cluster_quality import dbcv, sampled, silhouette, stability, stand_apart
+from pipelines.cluster_space import IMPOSSIBLE, LEAST_GROUPS, MOST_GROUPS, Plan, Proposals, Space
 
-if TYPE_CHECKING:
-    from ray import tune
-
-Algorithm = Literal["kmeans", "minibatch_kmeans"]
-SEARCHED = range(2, 11)
-SILHOUETTE_SAMPLE = 10_000
-FIT_SAMPLE = 100_000  # more players than this do not move the centroids
-STARTS_FOR_SEARCHED_K = 20
-STARTS_FOR_GIVEN_K = 200  # of bustabit's known clustering few starts reach the best
-STARTS_AT_ONCE = 25
-MAX_SEED = 2**32
-BATCH = {"crm-batch": 0.5}  # what a trial asks of a node; see ray-cluster.yaml
-TRIALS = 2  # each costs a worker's start, so each makes many attempts
+SEARCH_SAMPLE = 20_000  # more players than this do not move what is found
+DENSITY_SAMPLE = 8_000
+PATIENCE = 5  # so many numbers of groups without a better silhouette end a trial
+LOOKED_AT = 3  # of a trial's numbers of groups: the stability of the best is measured
+KEPT_VARIANCE = 0.9
+DENSE_NEIGHBOURS = (5, 15)
+DENSE_SHARES = (0.7, 0.8, 0.9, 0.95)
+LEAST_SIZES = (0.01, 0.02, 0.05)
+DENSITY_RESAMPLES = 3
 # silhouettes on a sample differ by chance about this much: among equals, more clusters tell more
-EQUAL_SILHOUETTE = 0.01
-RESAMPLES = 5
-RESAMPLED_SHARE = 0.8
+EQUAL_QUALITY = 0.01
+STABLE = 0.5
+_STARTS_AGAIN = 20  # of a fit that is made for its stability alone
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """One call of k-means with `starts` random starts, and whether its silhouette is wanted."""
+class Tried(msgspec.Struct, frozen=True):
+    """What came of one setting; `stability` and `score` only where it was worth the time."""
 
+    setting: dict[str, float]
     k: int
-    seed: int
-    starts: int
-    algorithm: Algorithm
+    quality: float
+    smallest: float
+    noise: float
+    stability: float | None = None
+    score: float = IMPOSSIBLE
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What an attempt found: scaled centroids, inertia, and the smallest cluster's share."""
+    """What a trial found best: its fit, in the space of `scaler` and `axes`, and all it tried.
 
-    attempt: Attempt
-    centroids: list[list[float]]
-    inertia: float
-    smallest: float
+    `found` is None where no setting gave two groups; `why` says so.
+    """
+
+    plan: Plan
+    best: Tried
+    found: Fit | None
+    scaler: Scaler
+    axes: list[list[float]] | None
+    tried: list[Tried]
+    why: str = ""
+
+    @property
+    def score(self) -> float:
+        """The objective."""
+        return self.best.score
+
+    def points(self, values: Floats) -> Floats:
+        """Return values (players x features, in units) in the space of the fit."""
+        return along(self.axes, self.scaler.transform(values))
+
+    def groups(self, values: Floats) -> Ints:
+        """Return the group of each of `values`, -1 for noise."""
+        return self.shape.groups(self.points(values))
+
+    @property
+    def shape(self) -> Fit:
+        """What was found; raises ValueError if nothing was."""
+        if self.found is None:
+            raise ValueError(self.why)
+        return self.found
 
 
 @dataclass(frozen=True)
-class Found:
-    """The chosen centroids (k x features, scaled) and their silhouette on a sample."""
+class Sample:
+    """Players to search on (values in units), scalers of all players, and the common space."""
 
-    centroids: Floats
-    silhouette: float
+    values: Floats
+    scalers: Mapping[Scaling, Scaler]
+    common: Scaling
 
 
-def attempts_for(
-    k: int | None, algorithm: Algorithm, seed: int, *, hurried: bool = False
-) -> list[Attempt]:
-    """Return what to try: every k in SEARCHED, or many starts of the given one.
+Tell = Callable[[Candidate], None]
 
-    In a hurry each attempt is one start, so that a budget can end the search at any of them.
+
+def search_here(
+    sample: Sample,
+    space: Space,
+    most: int,
+    lag: int,
+    budget_s: float | None = None,
+    tell: Tell | None = None,
+) -> list[Candidate]:
+    """Run the trials one after the other in this process; in the order of their numbers."""
+    ends = monotonic() + (budget_s or np.inf)
+    proposals = Proposals(space, most, lag, lambda: monotonic() >= ends)
+    found = []
+    while not proposals.over:
+        proposed = proposals.next()
+        if proposed is None:  # never: each is told before the next is asked for
+            break
+        number, plan = proposed
+        found.append(try_plan(sample, plan))
+        proposals.done(number, found[-1].score)
+        if tell is not None:
+            tell(found[-1])
+    return found
+
+
+# --- one trial -----------------------------------------------------------------------------------
+
+
+def try_plan(sample: Sample, plan: Plan) -> Candidate:
+    """Return the best that a plan finds on the sample, on one thread: the same each time."""
+    with threadpool_limits(1):
+        scaler = sample.scalers[plan.scaling]
+        scaled = scaler.transform(sample.values)
+        axes = principal_axes(scaled) if plan.reduction == "pca" else None
+        points = along(axes, scaled)
+        common = sample.scalers[sample.common].transform(sample.values)
+        try:
+            tried, fits = _trials_of(points, common, plan)
+        except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
+            tried, fits, why = [], [], f"{type(error).__name__}: {error}"
+        else:
+            why = "" if tried else "no setting gives two groups"
+    if not tried:
+        nothing = Tried({}, 0, 0.0, 0.0, 1.0)
+        return Candidate(plan, nothing, None, scaler, axes, [], why)
+    highest = max(one.score for one in tried)
+    # the scores of those of one k differ by more than chance, if by anything
+    near = [n for n, one in enumerate(tried) if one.score >= highest - EQUAL_QUALITY]
+    chosen = max(near, key=lambda n: (tried[n].k, tried[n].score))
+    return Candidate(plan, tried[chosen], fits[chosen], scaler, axes, tried)
+
+
+def principal_axes(scaled: Floats, kept_variance: float = KEPT_VARIANCE) -> list[list[float]]:
+    """Return the directions (axes x features) that keep so much of the variance."""
+    _, size, axes = np.linalg.svd(scaled - scaled.mean(axis=0), full_matrices=False)
+    share = np.cumsum(size**2) / np.sum(size**2)
+    chosen = axes[: int(np.searchsorted(share, kept_variance)) + 1]
+    # of the two signs of an axis, that with its largest entry positive
+    sign = np.sign(chosen[np.arange(len(chosen)), np.abs(chosen).argmax(axis=1)])
+    signed: list[list[float]] = (chosen * sign[:, None]).tolist()
+    return signed
+
+
+def _trials_of(points: Floats, common: Floats, plan: Plan) -> tuple[list[Tried], list[Fit]]:
+    if plan.algorithm in DENSITIES:
+        rows = sampled(len(points), DENSITY_SAMPLE, plan.seed)
+        return _densities(points[rows], common[rows], plan)
+    return _partitions(points, common, plan)
+
+
+def _partitions(points: Floats, common: Floats, plan: Plan) -> tuple[list[Tried], list[Fit]]:
+    """Try each number of groups, until the silhouette has not grown for a while."""
+    distinct = len(np.unique(points, axis=0))
+    tried: list[Tried] = []
+    fits: list[Fit] = []
+    best = -1
+    for k in range(plan.least, min(plan.most, distinct) + 1):
+        setting = {"k": float(k)}
+        one = fit(points, plan.algorithm, setting, plan.seed, plan.starts)
+        labels = one.groups(points)
+        given = plan.least == plan.most  # then the loss decides, among fits in one space
+        quality = 0.0 if given else silhouette(common, labels, plan.seed)
+        tried.append(_seen(setting, k, labels, quality))
+        fits.append(one)
+        if given:
+            return [msgspec.structs.replace(tried[0], score=-one.loss)], fits
+        if best < 0 or tried[-1].quality > tried[best].quality:
+            best = len(tried) - 1
+        if len(tried) - 1 - best >= PATIENCE:
+            break
+    return _with_scores(points, plan, tried, fits), fits
+
+
+def _densities(points: Floats, common: Floats, plan: Plan) -> tuple[list[Tried], list[Fit]]:
+    tried: list[Tried] = []
+    fits: list[Fit] = []
+    for setting in _settings(points, plan):
+        one = fit(points, plan.algorithm, setting, plan.seed, plan.starts)
+        if one.k < LEAST_GROUPS or one.k > MOST_GROUPS:
+            continue
+        labels = one.groups(points)
+        tried.append(_seen(setting, one.k, labels, dbcv(common, labels, plan.seed)))
+        fits.append(one)
+    return _with_scores(points, plan, tried, fits, DENSITY_RESAMPLES), fits
+
+
+def _settings(points: Floats, plan: Plan) -> list[dict[str, float]]:
+    if plan.algorithm == "hdbscan":
+        sizes = sorted({max(int(share * len(points)), 5) for share in LEAST_SIZES})
+        return [{"min_cluster_size": float(n), "min_samples": 10.0} for n in sizes]
+    found = []
+    for neighbours in DENSE_NEIGHBOURS:
+        away = neighbour_distances(points, neighbours)
+        reaches = sorted({float(np.quantile(away, share)) for share in DENSE_SHARES} - {0.0})
+        found += [{"eps": eps, "min_samples": float(neighbours)} for eps in reaches]
+    return found
+
+
+def _seen(setting: dict[str, float], k: int, labels: Ints, quality: float) -> Tried:
+    sizes = np.bincount(labels[labels >= 0], minlength=k)
+    smallest = float(sizes.min() / len(labels)) if len(sizes) else 0.0
+    return Tried(setting, k, quality, smallest, float((labels < 0).mean()))
+
+
+def _with_scores(
+    points: Floats, plan: Plan, tried: Sequence[Tried], fits: Sequence[Fit], resamples: int = 5
+) -> list[Tried]:
+    """Return what was tried with the objective; stability is measured for the best of it.
+
+    quality x stability x (1 - noise), if the smallest group has the minimum share; else below -1,
+    the less the smaller it is.
     """
-    numbers = list(SEARCHED) if k is None else [k]
-    starts = STARTS_FOR_SEARCHED_K if k is None else STARTS_FOR_GIVEN_K
-    at_once = 1 if hurried else min(starts, STARTS_AT_ONCE)
-    return [
-        Attempt(number, (seed + 1_000 * number + part) % MAX_SEED, at_once, algorithm)
-        for part in range(starts // at_once)
-        for number in numbers
-    ]
-
-
-def fit(scaled: Floats, attempt: Attempt) -> Candidate:
-    """Fit k-means on scaled values; the same attempt on the same values finds the same."""
-    kind = KMeans if attempt.algorithm == "kmeans" else MiniBatchKMeans
-    model = kind(attempt.k, n_init=attempt.starts, random_state=attempt.seed, tol=1e-6).fit(scaled)
-    sizes = np.bincount(model.labels_, minlength=attempt.k)
-    return Candidate(
-        attempt,
-        model.cluster_centers_.tolist(),
-        float(model.inertia_),
-        float(sizes.min() / len(scaled)),
+    worth = sorted(
+        (n for n, one in enumerate(tried) if one.smallest >= plan.min_share),
+        key=lambda n: -tried[n].quality * (1 - tried[n].noise),
     )
+    chosen = set(worth[:LOOKED_AT])
+    found = []
+    for n, one in enumerate(tried):
+        if one.smallest < plan.min_share:
+            score = -2 + one.smallest / plan.min_share
+            found.append(msgspec.structs.replace(one, score=score))
+        elif n in chosen:
+            again = partial(refitted, plan=plan, setting=one.setting)
+            stable = stability(points, fits[n].groups(points), again, plan.seed, resamples)
+            score = one.quality * (1 - one.noise) * max(stable, 0.0)
+            found.append(msgspec.structs.replace(one, stability=stable, score=score))
+        else:
+            found.append(msgspec.structs.replace(one, score=-1.0))
+    return found
 
 
-def silhouette(scaled: Floats, labels: Ints, seed: int) -> float:
-    """Return the mean silhouette, on a sample of many players; 0 where one cluster is left."""
-    if len(scaled) > SILHOUETTE_SAMPLE:
-        rows = np.random.default_rng(seed).choice(len(scaled), SILHOUETTE_SAMPLE, replace=False)
-        scaled, labels = scaled[rows], labels[rows]
-    if not 1 < len(np.unique(labels)) < len(labels):
-        return 0.0
-    with config_context(working_memory=128):
-        return float(silhouette_score(scaled, labels))
+def refitted(points: Floats, plan: Plan, setting: Setting) -> Callable[[Floats], Ints]:
+    """Return what groups players by a fit on other points, from not too many starts."""
+    found = fit(points, plan.algorithm, setting, plan.seed, min(plan.starts, _STARTS_AGAIN))
+    if found.k < 1:
+        return lambda others: np.full(len(others), -1)
+    return found.groups
 
 
-def choose(scaled: Floats, candidates: Sequence[Candidate], min_share: float, seed: int) -> Found:
-    """Return the candidate of best silhouette whose clusters all hold `min_share` of the players.
+# --- the choice ----------------------------------------------------------------------------------
 
-    Of one k the lowest inertia counts; of those within EQUAL_SILHOUETTE of the best, the largest k.
-    Raises CannotCluster if no candidate is left.
+
+class NoClearGrouping(CannotCluster):
+    """The players form no groups that stand apart, or none that would be found again."""
+
+    code = "no_clear_grouping"
+
+
+def choose(candidates: Sequence[Candidate], k: int | None, min_share: float) -> Candidate:
+    """Return the candidate of the highest score; of those of a given k, that of the least loss.
+
+    Raises NoClearGrouping if every one leaves a group below `min_share`.
     """
-    by_k: dict[int, Candidate] = {}
-    for one in sorted(candidates, key=lambda c: (c.inertia, c.attempt.seed)):
-        by_k.setdefault(one.attempt.k, one)
-    large = [one for one in by_k.values() if one.smallest >= min_share]
-    if not large:
-        raise CannotCluster(
-            f"no clear grouping: each k leaves a cluster below {min_share:.1%} of the players; "
+    found = [one for one in candidates if one.found is not None]
+    if not found:
+        why = "; ".join(sorted({one.why for one in candidates if one.why}))
+        raise NoClearGrouping(f"no clear grouping: {why or 'nothing was tried'}")
+    if k is not None:
+        return min(found, key=lambda one: (one.found.loss if one.found else 0, one.plan.digest))
+    best = max(found, key=lambda one: (one.score, one.plan.digest))
+    if best.best.smallest < min_share:
+        raise NoClearGrouping(
+            f"no clear grouping: each way leaves a cluster below {min_share:.1%} of the players; "
             "try --scaling log, other --features, or a fixed --k"
         )
-    rated = [Found(np.array(one.centroids), _rated(scaled, one, seed)) for one in large]
-    best = max(found.silhouette for found in rated)
-    return max(
-        (found for found in rated if found.silhouette >= best - EQUAL_SILHOUETTE),
-        key=lambda found: len(found.centroids),
-    )
+    return best
 
 
-def _rated(scaled: Floats, candidate: Candidate, seed: int) -> float:
-    return silhouette(scaled, nearest(np.array(candidate.centroids), scaled), seed)
-
-
-def stability(scaled: Floats, labels: Ints, k: int, seed: int) -> float:
-    """Return the mean adjusted Rand index of `labels` against fits on resamples."""
-    rng = np.random.default_rng(seed)
-    part = max(int(RESAMPLED_SHARE * len(scaled)), k)
-    indices = []
-    for _ in range(RESAMPLES):
-        rows = rng.choice(len(scaled), part, replace=False)
-        model = KMeans(k, n_init=STARTS_FOR_SEARCHED_K, random_state=seed).fit(scaled[rows])
-        again = nearest(model.cluster_centers_, scaled)
-        indices.append(float(adjusted_rand_score(labels, again)))
-    return float(np.mean(indices))
-
-
-def search(
-    scaled: Floats, attempts: Sequence[Attempt], budget_s: float | None, folder: Path
-) -> list[Candidate]:
-    """Make the attempts in Ray Tune trials on half a CPU each; return what was found in the budget.
-
-    Each trial makes at least one attempt. Raises CannotCluster if all trials failed.
-    """
-    from ray import tune
-
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses files that nobody needs
-    trial = tune.with_parameters(
-        _trial, scaled=scaled, attempts=list(attempts), budget_s=budget_s or math.inf
-    )
-    tuner = tune.Tuner(
-        tune.with_resources(trial, {"cpu": 0.5, **BATCH}),
-        param_space={"part": tune.grid_search(list(range(min(TRIALS, len(attempts)))))},
-        tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(name="clusters", storage_path=str(folder), verbose=0),
-    )
-    try:
-        results = tuner.fit()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return _candidates(results)
-
-
-def _trial(
-    config: dict[str, Any], scaled: Floats, attempts: list[Attempt], budget_s: float
-) -> None:
-    """Make every TRIALS-th attempt within the budget, and report all that was found."""
-    from ray import tune
-
-    ends = monotonic() + budget_s
-    candidates: list[Any] = []
-    for attempt in attempts[config["part"] :: TRIALS]:
-        candidates.append(msgspec.to_builtins(fit(np.array(scaled), attempt)))
-        if monotonic() > ends:
-            break
-    tune.report({"candidates": candidates})
-
-
-def _candidates(results: tune.ResultGrid) -> list[Candidate]:
-    found = [
-        msgspec.convert(one, Candidate)
-        for result in (results[index] for index in range(len(results)))
-        for one in (result.metrics or {}).get("candidates", ())
-    ]
-    if not found:
-        reason = type(results.errors[0]).__name__ if results.errors else "nothing was reported"
-        raise CannotCluster(f"the search failed: {reason}")
-    return found
+def check_clear(sample: Sample, chosen: Candidate) -> int:
+    """Return how many groups stand apart; raises NoClearGrouping if the best cuts up one cloud."""
+    labels = chosen.groups(sample.values)
+    apart = stand_apart(sample.scalers[sample.common].transform(sample.values), labels)
+    stable = chosen.best.stability or 0.0
+    if apart < LEAST_GROUPS or stable < STABLE:
+        raise NoClearGrouping(
+            f"no clear grouping: the best of all ways ({chosen.plan.algorithm}, {chosen.best.k} "
+            f"groups, silhouette or DBCV {chosen.best.quality:.2f}, stability {stable:.2f}) "
+            f"{'cuts one cloud of players into pieces' if apart < LEAST_GROUPS else 'changes'}"
+            f"{'' if apart < LEAST_GROUPS else ' with the players that it is found on'}; "
+            "other --features may show groups, and --k cuts all the same"
+        )
+    return apart

@@ -1,81 +1,152 @@
-"""Train player clusters: live features, a search, a description, a row in PostgreSQL.
-
-Also `python -m pipelines.clustering --brand B`, for `ray job submit`.
-"""
+"""Train player clusters: live features, a search, a description, a model in the registry."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import get_args
 from uuid import uuid4
 
 import polars as pl
 
 from configs.brands import load_brands
-from configs.settings import Settings, load_settings
-from crm.adapters import clock
-from crm.adapters.postgres.clustering import open_cluster_store
+from configs.settings import Settings
 from crm.adapters.postgres.live import open_jobs
-from crm.domain.brands import choose as choose_brand
-from crm.domain.clustering import SCALINGS, CannotCluster, PlayerClusters
-from crm.domain.errors import CrmError
+from crm.adapters.postgres.models import open_models
+from crm.domain.clustering import CannotCluster, PlayerClusters
+from crm.domain.errors import ClustersNotFound, ModelUnusable
+from crm.domain.model_changes import PromotionRule, check_id
+from crm.domain.models import RegisteredModel, TrainedModel
 from crm.domain.ports import Columns
-from pipelines.cluster_inputs import Request, fit_rows, needed_features, prepare
-from pipelines.cluster_report import Trained, describe
-from pipelines.cluster_search import Algorithm, attempts_for, choose, search
-from pipelines.job_progress import job_progress
+from crm.services.clustering import ServingClusters
+from pipelines.cluster_engine import OnRay
+from pipelines.cluster_inputs import Request, check_request, needed_features
+from pipelines.cluster_model import train
+from pipelines.cluster_report import Origin, Trained
+from pipelines.cluster_runs import Begun, Runs, check_new, must_be_same
+from pipelines.cluster_search import Candidate
+from pipelines.job_progress import Progress, job_progress
+from pipelines.model_registry import register
+from pipelines.progress import progress
 
 _STEPS = ("reading live features", "searching for groups", "storing the model")
-ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 
-def train(columns: Columns, request: Request, now: datetime, folder: Path) -> Trained:
-    """Cluster the players of `columns`; Ray must be connected. Raises CannotCluster."""
-    features, values, scaler = prepare(columns, request)
-    scaled = scaler.transform(values)
-    rows = fit_rows(len(scaled), request.seed)
-    attempts = attempts_for(
-        request.k, request.algorithm, request.seed, hurried=request.budget_s is not None
-    )
-    candidates = search(scaled[rows], attempts, request.budget_s, folder)
-    least = 0.0 if request.k is not None else request.min_share
-    found = choose(scaled[rows], candidates, least, request.seed)
-    return describe(columns, request, features, scaler, found.centroids, now)
+@dataclass(frozen=True)
+class Done:
+    """A training that has ended: whom it put where, all of it, and its place in the registry."""
+
+    trained: Trained
+    handed_over: TrainedModel
+    registered: RegisteredModel
 
 
-def run(settings: Settings, request: Request, now: Callable[[], datetime]) -> Trained:
-    """Train on live features and store the model; Ray must be connected. Raises CrmError."""
-    dsn, brand = str(settings.postgres.dsn), request.brand.id
-    told = partial(open_jobs, dsn)
-    with job_progress(told, "training", "player clusters", len(_STEPS), "steps", brand) as job:
+def run(
+    settings: Settings,
+    request: Request,
+    now: Callable[[], datetime],
+    *,
+    rule: PromotionRule = "first",
+    run_id: str | None = None,
+) -> Done:
+    """Train on live features and register the model; Ray must be connected. Raises CrmError.
+
+    A run whose id has begun before, and has not ended, goes on with the players of that time. The
+    id of the run is that of the model: one that cannot be registered is refused before any work.
+    """
+    check_request(request)
+    run_id = run_id or uuid4().hex
+    check_id(run_id)
+    runs = Runs(str(settings.lake.uri))
+    begun = runs.begun(run_id)
+    check_new(begun, asyncio.run(_registered(str(settings.postgres.dsn), run_id)))
+    runs.forget_old(now(), but=run_id)
+    how = "is new" if begun is None else f"goes on, begun {begun.at:%Y-%m-%d %H:%M} UTC"
+    told = partial(open_jobs, str(settings.postgres.dsn))
+    total = request.most_trials + 2
+    brand = request.brand.id
+    with job_progress(told, "training", "player clusters", total, "steps", brand) as job:
         job.say(_STEPS[0])
-        columns = asyncio.run(_live_columns(settings, request))
+        begun, columns = _begun(settings, request, runs, run_id, begun, now)
         job.advance()
-        job.say(_STEPS[1])
-        trained = train(columns, request, now(), settings.var_dir / "tune" / uuid4().hex)
-        job.advance()
-        job.say(_STEPS[2])
-        asyncio.run(_store(dsn, trained.model))
-        job.advance()
-    return trained
+        job.say(f"{_STEPS[1]}: run {run_id} {how}")
+        sys.stderr.write(f"run {run_id} {how}\n")
+        try:
+            done = _trained(settings, request, runs, run_id, (begun, columns), job, rule)
+        except CannotCluster:
+            runs.forget(run_id)  # it would end so again
+            raise
+    runs.forget(run_id)
+    return done
 
 
-async def _live_columns(settings: Settings, request: Request) -> Columns:
+def _trained(
+    settings: Settings,
+    request: Request,
+    runs: Runs,
+    run_id: str,
+    input_: tuple[Begun, Columns],
+    job: Progress,
+    rule: PromotionRule,
+) -> Done:
+    begun, columns = input_
+    engine = OnRay(runs.memory(run_id), settings.var_dir / "tune" / uuid4().hex)
+    with progress(request.most_trials, f"searching (run {run_id})", "trials") as advance:
+
+        def tell(_candidate: Candidate) -> None:
+            job.advance()
+            advance(1)
+
+        made = train(columns, request, Origin(run_id, begun.at, begun.before), engine, tell)
+    job.say(_STEPS[2])
+    registered = register(settings, made.handed_over, rule)
+    job.advance()
+    return Done(made.trained, made.handed_over, registered)
+
+
+def _begun(
+    settings: Settings,
+    request: Request,
+    runs: Runs,
+    run_id: str,
+    begun: Begun | None,
+    now: Callable[[], datetime],
+) -> tuple[Begun, Columns]:
+    """Return what a run works on: as it was stored, or as it is now, and stored."""
+    if begun is not None:
+        must_be_same(run_id, begun, request)
+        return begun, runs.columns(run_id, begun)
+    before = asyncio.run(_serving(str(settings.postgres.dsn), request.brand.id))
+    columns = asyncio.run(_live_columns(settings, request, before))
+    begun = Begun(request.brand.id, request.as_params(), now(), columns.as_of, before)
+    runs.begin(run_id, begun, columns)
+    return begun, columns
+
+
+async def _live_columns(
+    settings: Settings, request: Request, before: PlayerClusters | None
+) -> Columns:
     from actors.gateway import connect  # imports Ray: the command line must be quick
 
     gateway = connect(settings, load_brands(settings.brands_dir))
-    return await gateway.columns(request.brand.id, needed_features(request))
+    return await gateway.columns(request.brand.id, needed_features(request, before))
 
 
-async def _store(dsn: str, model: PlayerClusters) -> None:
-    async with open_cluster_store(dsn) as store:
-        await store.add(model)
+async def _registered(dsn: str, model: str) -> RegisteredModel | None:
+    async with open_models(dsn) as models:
+        return await models.get(model) if await models.known([model]) else None
+
+
+async def _serving(dsn: str, brand: str) -> PlayerClusters | None:
+    async with open_models(dsn) as models:
+        try:
+            return await ServingClusters(models).of(brand)
+        except (ClustersNotFound, ModelUnusable):
+            return None
 
 
 def export(trained: Trained, path: Path) -> None:
@@ -103,30 +174,10 @@ def check_export(path: Path) -> None:
         raise CannotCluster(f"{path}: there is no such folder")
 
 
-def main(arguments: list[str]) -> int:
-    """Run as a Ray job with the usual options; the human output is that of `crm train clusters`."""
-    import ray  # 800 ms
-
-    parser = argparse.ArgumentParser(prog="python -m pipelines.clustering")
-    parser.add_argument("--brand")
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default="kmeans")
-    parser.add_argument("--k", type=int)
-    parser.add_argument("--scaling", choices=SCALINGS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget-s", type=float)
-    asked = vars(parser.parse_args(arguments))
-    settings = load_settings()
-    try:
-        brand = choose_brand(load_brands(settings.brands_dir), asked["brand"])
-        request = Request(**{**asked, "brand": brand})
-        ray.init("auto", namespace="crm", log_to_driver=False)
-        trained = run(settings, request, clock.now)
-    except (CrmError, ConnectionError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 1
-    sys.stdout.write(f"clusters of {request.brand.id}: {trained.model.metrics}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def write_files(model: TrainedModel, folder: Path) -> None:
+    """Write card, pictures and tables into a folder, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in model.files.items():
+        part = folder / f".{name}.part"
+        part.write_bytes(content)
+        part.replace(folder / name)

@@ -28,11 +28,13 @@ from configs.settings import Settings, load_settings
 from crm.adapters import clock
 from crm.adapters.lake import Lake
 from crm.adapters.lake_events import LakeEventFiles, scan
+from crm.adapters.postgres.facts import PostgresFacts
 from crm.adapters.postgres.feature_builds import PostgresFeatureBuilds
 from crm.adapters.postgres.lake import PostgresManifest
 from crm.adapters.postgres.pool import Pool
 from crm.domain.brands import Brand, choose
 from crm.domain.errors import CrmError
+from crm.domain.facts import Body, NewFact
 from crm.domain.feature_list import features_of
 from crm.domain.lake_files import LakeFile
 from crm.domain.shards import SHARDS
@@ -148,7 +150,7 @@ def build(settings: Settings, request: Request, out: Path | None = None) -> Buil
     if out is not None and out.exists():
         raise CannotBuild(f"{out} is there already: name a new folder")
     lake_uri = str(settings.lake.uri)
-    files = asyncio.run(_all_in_the_lake(settings))
+    files = asyncio.run(all_in_the_lake(settings))
     folder = f"features/{request.brand.id}/{clock.now():%Y%m%dT%H%M%S%f}"
     parts = parts_of(request, lake_uri, files, folder)
     players = 0
@@ -166,7 +168,7 @@ def build(settings: Settings, request: Request, out: Path | None = None) -> Buil
     return Built(folder, players, events, len(about["features"]))
 
 
-async def _all_in_the_lake(settings: Settings) -> list[LakeFile]:
+async def all_in_the_lake(settings: Settings) -> list[LakeFile]:
     """Bring the lake up to the log, and return its files."""
     pool = Pool(str(settings.postgres.direct_dsn), most=1)
     try:
@@ -255,6 +257,15 @@ async def _make_current(
         builds = PostgresFeatureBuilds(pool)
         await builds.add(folder, request.brand.id, request.as_of, request.known_by, players)
         await builds.forget_old()
+        body: Body = {
+            "as_of": request.as_of.isoformat(),
+            "players": players,
+            "features": len(features_of(request.brand).features),
+            "folder": folder,
+        }
+        await PostgresFacts(pool).tell(
+            "models", [NewFact("features.computed", request.brand.id, body)]
+        )
         return await builds.folders()
     finally:
         await pool.close()

@@ -82,12 +82,15 @@ def job_progress(
     total: int | None,
     unit: str,
     brand: str | None,
+    identity: str | None = None,
 ) -> Iterator[Progress]:
     """Tell of a job for the length of a block; it has failed if the block raises.
 
-    Without `open_jobs` nobody is told.
+    Without `open_jobs` nobody is told; without `identity` it is a new job.
     """
-    job = Job(uuid4().hex, kind, what, "running", 0, total, unit, _UNKNOWN, _UNKNOWN, brand)
+    job = Job(
+        identity or uuid4().hex, kind, what, "running", 0, total, unit, _UNKNOWN, _UNKNOWN, brand
+    )
     progress = Progress(job)
     if open_jobs is None:
         yield progress

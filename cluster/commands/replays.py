@@ -12,6 +12,7 @@ import typer
 from cluster.commands.support import connected, emit_json, fail
 
 if TYPE_CHECKING:
+    from crm.domain.replay import Replay, Replayed
     from crm.services.replays import SegmentReplay
 
 _SHOWN = 3
@@ -38,7 +39,8 @@ def replay(
 ) -> None:
     """Tell who would have been in a segment at each day's end, who entered and who left.
 
-    From the lake alone, at local midnights of the brand.
+    From the lake alone, at local midnights of the brand. Segments that the rule names, and lists,
+    are as they are now.
     """
     import msgspec
 
@@ -54,17 +56,21 @@ def replay(
     asked = replays.request(of_brand, rule, *days, _known_by(known_by, now), now)
     with connected() as settings, ExitStack() as stack:
         from actors.replays import RayReplays
+        from crm.adapters.postgres.segments import open_segments
 
-        found = asyncio.run(
-            RayReplays(
+        async def run() -> tuple[Replay, Replayed]:
+            async with open_segments(str(settings.postgres.dsn)) as store:
+                whole = await replays.written_out(asked, store)
+            found = await RayReplays(
                 str(settings.postgres.direct_dsn),
                 str(settings.lake.uri),
                 begun=lambda parts: stack.enter_context(
                     progress(parts, f"replaying {of_brand.id}", "parts")
                 ),
-            ).run(asked)
-        )
-    told = replays.told(asked, found)
+            ).run(whole)
+            return whole, found
+
+        told = replays.told(*asyncio.run(run()))
     if json:
         emit_json(msgspec.to_builtins(told))
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -13,8 +15,9 @@ import typer
 from cluster.commands.support import connected, emit_json, fail
 
 if TYPE_CHECKING:
+    from configs.settings import Settings
     from crm.domain.brands import Brand
-    from crm.domain.saved_segments import SavedSegment
+    from crm.domain.saved_segments import SavedSegment, SegmentSize, Use
     from crm.services.saved_segments import SavedSegments
 
 Result = TypeVar("Result")
@@ -55,17 +58,50 @@ def list_segments(brand: BrandName = None, *, archived: bool = False, json: Json
 def show(segment: Which, brand: BrandName = None, *, json: Json = False) -> None:
     """Show a segment, what relies on it, and how large it was."""
 
-    async def ask(saved: SavedSegments, of: Brand) -> dict[str, Any]:
+    async def ask(
+        saved: SavedSegments, of: Brand
+    ) -> tuple[SavedSegment, list[Use], list[SegmentSize]]:
         found = await _found(saved, of, segment)
-        uses, sizes = await saved.usage(found), await saved.store.sizes(found.id, None, 24)
-        return {**_plain(found), "usage": _plain(uses), "sizes": _plain(sizes)}
+        return found, await saved.usage(found), await saved.store.sizes(found.id, None, 24)
 
-    shown = _asked(brand, ask)
+    found, uses, sizes = _asked(brand, ask)
     if json:
-        emit_json(shown)
-        return
-    for name, value in shown.items():
-        typer.echo(f"{name:12} {value}")
+        emit_json({**_plain(found), "usage": _plain(uses), "sizes": _plain(sizes)})
+    else:
+        for line in shown(found, uses, sizes):
+            typer.echo(line)
+
+
+def shown(
+    segment: SavedSegment, uses: Sequence[Use], sizes: Sequence[SegmentSize]
+) -> Iterator[str]:
+    """Yield a segment as lines: its facts, who names it, and its sizes, the newest first."""
+    facts = {
+        "id": segment.id,
+        "brand": segment.brand,
+        "name": segment.name,
+        "kind": segment.kind,
+        "version": segment.version,
+        "rule": segment.rule or "-",
+        "created": _moment(segment.created_at),
+        "changed": _moment(segment.changed_at),
+        "archived": "-" if segment.archived_at is None else _moment(segment.archived_at),
+        "players": "-" if segment.size is None else f"{segment.size.players:,}",
+    }
+    for name, value in facts.items():
+        yield f"{name:10} {value}"
+    yield ""
+    yield f"{'named by':24}  {'version':>7}  name" if uses else "named by   nothing"
+    for use in uses:
+        yield f"{use.id:24}  {use.version:7}  {use.name}"
+    yield ""
+    yield f"{'measured':24}  {'version':>7}  {'players':>11}" if sizes else "measured   not yet"
+    for size in sizes:
+        yield f"{_moment(size.at):24}  {size.version:7}  {size.players:11,}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def create(
@@ -139,22 +175,29 @@ def _asked(brand: str | None, ask: Callable[[SavedSegments, Brand], Awaitable[Re
     from configs.settings import load_settings
     from crm.domain.brands import choose
 
-    brands = load_brands(load_settings().brands_dir)
-    of = choose(brands, brand)
+    of = choose(load_brands(load_settings().brands_dir), brand)
     with connected() as settings:
-        from actors.gateway import connect
-        from crm.adapters import clock
-        from crm.adapters.postgres.segments import open_segments
-        from crm.services.saved_segments import SavedSegments, new_segment_id
 
         async def run() -> Result:
-            async with open_segments(str(settings.postgres.dsn)) as store:
-                shards = connect(settings, brands)
-                return await ask(
-                    SavedSegments(store, shards, brands, clock.now, new_segment_id), of
-                )
+            async with saved_segments(settings) as saved:
+                return await ask(saved, of)
 
         return asyncio.run(run())
+
+
+@asynccontextmanager
+async def saved_segments(settings: Settings) -> AsyncIterator[SavedSegments]:
+    """Yield the saved segments of the running service; Ray is connected."""
+    from actors.gateway import connect
+    from configs.brands import load_brands
+    from crm.adapters import clock
+    from crm.adapters.postgres.segments import open_segments
+    from crm.services.saved_segments import SavedSegments, new_segment_id
+
+    brands = load_brands(settings.brands_dir)
+    async with open_segments(str(settings.postgres.dsn)) as store:
+        shards = connect(settings, brands)
+        yield SavedSegments(store, shards, brands, clock.now, new_segment_id)
 
 
 async def _found(saved: SavedSegments, brand: Brand, named: str) -> SavedSegment:

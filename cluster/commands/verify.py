@@ -96,11 +96,10 @@ def _show(name: str, found: Verification, features: Iterable[str], *, shares: bo
     typer.echo(
         f"{name}: {len(names)} features of {found.players:,} players, live against SQL and"
         f" batch: {found.compared:,} comparisons, {found.wrong:,} differ, greatest difference"
-        f" {found.max_difference}",
-        err=True,
+        f" {found.max_difference}"
     )
     for line in found.differences:
-        typer.echo(f"  {line}", err=True)
+        typer.echo(f"  {line}")
     if shares:
         for feature in names:
-            typer.echo(f"  {feature:40} {found.nonzero_share(feature):7.2%} not 0", err=True)
+            typer.echo(f"  {feature:40} {found.nonzero_share(feature):7.2%} not 0")

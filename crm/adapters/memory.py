@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
 from crm.domain.appending import AppendPlan, Group, plan_append
 from crm.domain.errors import CommitUnknown, DatabaseAway
 from crm.domain.events import LoggedEvent
+from crm.domain.live_scores import NO_SCORES, ServingScores
 from crm.domain.membership import Transition, Watched
 from crm.domain.ports import Appended, Claim, SnapshotName
-from crm.domain.shards import SHARDS
+from crm.domain.shards import SHARDS, shard_of
 from crm.domain.telling import NOTHING, SILENCE, Telling, Told
 
 KEPT_SNAPSHOTS = 2  # of a shard: the newest may be damaged
@@ -160,7 +161,33 @@ class MemoryWatched:
         """Return how often they were set."""
         return self._revision
 
-    async def live(self) -> Watched:
+    async def live(self, shards: Collection[int]) -> Watched:
+        """Return them, with the players of lists that are of these shards."""
+        lists = {
+            brand: {
+                name: frozenset(one for one in players if shard_of(brand, one) in shards)
+                for name, players in of_brand.items()
+            }
+            for brand, of_brand in self._live.lists.items()
+        }
+        return Watched(self._live.segments, lists)
+
+
+class MemoryServing:
+    """Serving models, opened, as they are set."""
+
+    def __init__(self, live: Mapping[str, ServingScores] | None = None) -> None:
+        self._live = live or {}
+
+    def now(self, brand: str) -> ServingScores:
+        """Return what serves."""
+        return self._live.get(brand, NO_SCORES)
+
+    def set(self, live: Mapping[str, ServingScores]) -> None:
+        """Have these serve."""
+        self._live = live
+
+    async def live(self) -> Mapping[str, ServingScores]:
         """Return them."""
         return self._live
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 import msgspec
 
-from crm.domain.live import Audience, Job, Page, Position, Transition
+from crm.domain.live import (
+    Audience,
+    CursorTooOld,
+    Job,
+    Page,
+    Position,
+    Transition,
+    too_old,
+)
+from crm.domain.transition_files import TransitionFile
 
 
 @dataclass
@@ -28,6 +38,8 @@ class MemoryTransitions:
         self._open: dict[int, Writing] = {}
         self._rows: list[Transition] = []
         self._news = asyncio.Event()
+        self._dropped = Position(0, 0)
+        self.listed: list[TransitionFile] = []  # files of the lake
 
     def begin(self) -> Writing:
         """Open a transaction."""
@@ -77,7 +89,9 @@ class MemoryTransitions:
     async def between(
         self, after: Position, upto: Position, audience: Audience, limit: int
     ) -> Page:
-        """Return what `audience` wants of the next `limit` transitions."""
+        """Return what `audience` wants of the next `limit` transitions; raises CursorTooOld."""
+        if after < self._dropped:
+            raise CursorTooOld(too_old())
         piece = [row for row in self._rows if after < row.position <= upto][:limit]
         full = len(piece) == limit
         wanted = [
@@ -92,6 +106,46 @@ class MemoryTransitions:
         """Return the segments that nobody has ever entered."""
         known = {row.segment for row in self._rows if row.brand == audience.brand}
         return sorted((audience.segments or frozenset()) - known)
+
+    # --- the past -------------------------------------------------------------------------------
+
+    async def dropped(self) -> Position:
+        """Return the place of the last transition that is not kept here any more."""
+        return self._dropped
+
+    async def in_lake(self) -> Position:
+        """Return the place up to which the lake holds all."""
+        return self.listed[-1].last if self.listed else Position(0, 0)
+
+    async def lacking(self, after: Position, before: datetime, limit: int) -> Sequence[Transition]:
+        """Return the next transitions after a place, in order, up to the first made since."""
+        horizon = await self.head()
+        next_ = [row for row in self._rows if after < row.position < horizon][:limit]
+        return list(takewhile(lambda row: row.made_at < before, next_))
+
+    async def add(self, file: TransitionFile) -> bool:
+        """List a file of the lake, if it begins where the lake ends."""
+        if file.after != await self.in_lake():
+            return False
+        self.listed.append(file)
+        return True
+
+    async def files(self) -> list[str]:
+        """Return the names of all files that are listed, in the stream's order."""
+        return [file.name for file in self.listed]
+
+    async def drop(self, before: datetime, limit: int) -> int:
+        """Drop up to so many that were made before a moment and stand in the lake."""
+        end = await self.in_lake()
+        old = [row for row in self._rows if row.position <= end][:limit]
+        gone = list(takewhile(lambda row: row.made_at < before, old))
+        if gone:
+            self._rows = self._rows[len(gone) :]
+            self._dropped = gone[-1].position
+        return len(gone)
+
+    async def drop_clocks(self, before: datetime) -> None:
+        """Nobody has a clock here."""
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from crm.domain.errors import DatabaseAway, KeyReused, SegmentNameTaken, SegmentNotFound, TooLarge
 from crm.domain.saved_segments import (
     MAX_LIST_PLAYERS,
+    Check,
     ListReport,
     LiveSegment,
     Mode,
@@ -66,6 +67,7 @@ class MemorySegments:
         players: Sequence[str] = (),
         report: ListReport | None = None,
         once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Store a new segment with its size, and the players of a list."""
         if (found := await self.answered(once)) is not None:
@@ -75,11 +77,12 @@ class MemorySegments:
         if segment.kind == "list":
             kept.segment = segment = replace(segment, size=_list_size(segment, kept.players))
             report = report and replace(report, added=len(kept.players))
+        self._hold(segment, check)
         self._kept[segment.id] = kept
         self._note(kept, segment)
         return self._answer(Written(segment, report), once)
 
-    async def edit(
+    async def edit(  # noqa: PLR0913 - what may change, and under which conditions
         self,
         segment: str,
         read: int,
@@ -89,6 +92,7 @@ class MemorySegments:
         at: datetime,
         size: int | None = None,
         once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Make the version after `read`, whose rule has `size` players; None: as it is."""
         if (found := await self.answered(once)) is not None:
@@ -98,6 +102,7 @@ class MemorySegments:
         after = edited(before, at, name=name, rule=rule, size=size)
         self._must_be_free(after)
         if after != before:
+            self._hold(after, check)
             self._note(kept, after)
         return self._answer(Written(after), once)
 
@@ -128,7 +133,12 @@ class MemorySegments:
         return self._answer(Written(after, report), once)
 
     async def archive(
-        self, segment: str, read: int | None, at: datetime, once: Once | None = None
+        self,
+        segment: str,
+        read: int | None,
+        at: datetime,
+        once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Archive a segment, for good; one that is archived stays as it is."""
         if (found := await self.answered(once)) is not None:
@@ -137,7 +147,9 @@ class MemorySegments:
         before = after = self._read(kept)
         if before.archived_at is None:
             to_be_changed(before, read)
-            kept.segment = after = replace(before, archived_at=at, changed_at=at)
+            after = replace(before, archived_at=at, changed_at=at)
+            self._hold(after, check)
+            kept.segment = after
             self._revision += 1
         return self._answer(Written(after), once)
 
@@ -247,6 +259,18 @@ class MemorySegments:
             other = kept.segment
             if other.id != segment.id and (other.brand, other.name, other.archived_at) == named:
                 raise SegmentNameTaken(name_taken())
+
+    def _hold(self, after: SavedSegment, check: Check | None) -> None:
+        """Hold a change against `check` before it is made."""
+        if check is not None:
+            all_ = {name: kept.segment for name, kept in self._kept.items()} | {after.id: after}
+            check(
+                sorted(
+                    _live(one)
+                    for one in all_.values()
+                    if one.brand == after.brand and one.archived_at is None
+                )
+            )
 
     def _note(self, kept: _Kept, after: SavedSegment) -> None:
         kept.segment = after

@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.brands import Brand, Currency
+from crm.domain.cluster_shapes import Cores, Mixture, along, group_of
 from crm.domain.errors import CrmError
 from crm.domain.feature_list import features_of
 from crm.domain.features import FEATURES, SHARE_DECIMALS, Feature
 
-Scaling = Literal["zscore", "log", "robust"]
+Algorithm = Literal["kmeans", "minibatch_kmeans", "gmm", "dbscan", "hdbscan"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+Scaling = Literal["zscore", "log", "robust", "quantile"]
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,7 +38,10 @@ DESCRIBING_FEATURES = (
     "ggr_amount_lifetime",
     "days_since_last_activity",
 )
-_ROWS_AT_ONCE = 100_000
+NOISE = 0  # the id of the group of those who are in no group
+_KNOTS = 201
+# moved by registering alone, which says nothing of how somebody plays
+_OF_REGISTRATION = ("days_since_registration", "days_since_last_activity", "active_days")
 
 
 class CannotCluster(CrmError):
@@ -44,23 +50,37 @@ class CannotCluster(CrmError):
     code = "cannot_cluster"
 
 
+class Knots(msgspec.Struct, frozen=True):
+    """A feature's quantiles: at value `at[i]` the share `share[i]` of the players is below."""
+
+    at: list[float]
+    share: list[float]
+
+
 class Scaler(msgspec.Struct, frozen=True):
-    """One linear map per feature, after a signed logarithm for `log`; `fill` stands for missing."""
+    """One linear map per feature, after a signed logarithm for `log` and ranks for `quantile`.
+
+    `fill` stands for missing; `knots` are those of `quantile`, one a feature.
+    """
 
     method: Scaling
     fill: list[float]
     center: list[float]
     scale: list[float]
+    knots: list[Knots] = []
 
     @classmethod
     def fit(cls, method: Scaling, values: Floats) -> Scaler:
         """Fit on `values` (players x features, NaN missing); a constant feature has scale 0.
 
-        zscore and log use the sample standard deviation, robust the median and interquartile range
-        (the standard deviation where that range is 0). Missing recency counts as the longest seen.
+        zscore, log and quantile use the sample standard deviation, robust the median and
+        interquartile range (the standard deviation where that range is 0). Missing recency counts
+        as the longest seen.
         """
         fill = np.nanmax(np.where(np.isnan(values), -np.inf, values), axis=0, initial=0.0)
-        shown = _logarithm(method, np.where(np.isnan(values), fill, values))
+        whole = np.where(np.isnan(values), fill, values)
+        knots = [_knots(column) for column in whole.T] if method == "quantile" else []
+        shown = _curved(method, knots, whole)
         deviation = shown.std(axis=0, ddof=1)
         if method == "robust":
             low, center, high = np.percentile(shown, [25, 50, 75], axis=0)
@@ -68,23 +88,41 @@ class Scaler(msgspec.Struct, frozen=True):
         else:
             center, scale = shown.mean(axis=0), deviation
         constant = shown.min(axis=0) == shown.max(axis=0)
-        return cls(method, fill.tolist(), center.tolist(), np.where(constant, 0.0, scale).tolist())
+        scale = np.where(constant, 0.0, scale)
+        return cls(method, fill.tolist(), center.tolist(), scale.tolist(), knots)
 
     def transform(self, values: Floats) -> Floats:
         """Return `values` (players x features) in scaled space, without missing ones."""
-        shown = _logarithm(self.method, np.where(np.isnan(values), self.fill, values))
+        whole = np.where(np.isnan(values), self.fill, values)
+        shown = _curved(self.method, self.knots, whole)
         scaled: Floats = (shown - self.center) / np.where(np.equal(self.scale, 0), 1.0, self.scale)
         return scaled
 
 
-def _logarithm(method: Scaling, values: Floats) -> Floats:
-    return np.sign(values) * np.log1p(np.abs(values)) if method == "log" else values
+def _curved(method: Scaling, knots: Sequence[Knots], values: Floats) -> Floats:
+    """Return what is scaled linearly: logarithms keep the sign, ranks lie between 0 and 1."""
+    if method == "log":
+        return np.sign(values) * np.log1p(np.abs(values))
+    if method == "quantile":
+        columns = zip(values.T, knots, strict=True)
+        return np.column_stack([np.interp(column, one.at, one.share) for column, one in columns])
+    return values
+
+
+def _knots(column: Floats) -> Knots:
+    """Return a feature's quantiles; a value that many players have gets the middle of its ranks."""
+    share = np.linspace(0.0, 1.0, _KNOTS)
+    at, first = np.unique(np.quantile(column, share), return_index=True)
+    last = np.append(first[1:], _KNOTS) - 1
+    return Knots(at.tolist(), ((share[first] + share[last]) / 2).tolist())
 
 
 class Metrics(msgspec.Struct, frozen=True):
     """How good a clustering is; `stability` is the mean adjusted Rand index over resamples.
 
-    `wcss` is the within-cluster sum of squares on values scaled by `wcss_scaling`.
+    `wcss` is the within-cluster sum of squares on values scaled by `wcss_scaling`. `score` is the
+    search's objective, None where k was given; `dbcv` is of densities, `noise` their share of
+    players who are in no group.
     """
 
     k: int
@@ -93,12 +131,35 @@ class Metrics(msgspec.Struct, frozen=True):
     wcss_scaling: Scaling
     silhouette: float
     stability: float
+    score: float | None = None
+    dbcv: float | None = None
+    noise: float = 0.0
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A cluster's mean of a feature against that of all players, in units; `effect` is how many
+    standard deviations (of scaled values) lie between them.
+    """
+
+    feature: str
+    mean: float
+    whole: float
+    effect: float
+
+
+class Move(msgspec.Struct, frozen=True):
+    """How many players the model before puts into cluster `before`, and this one into `after`."""
+
+    before: int
+    after: int
+    players: int
 
 
 class ClusterProfile(msgspec.Struct, frozen=True):
-    """One cluster in words and units; `players` is a sample of ids, nearest to the centroid first.
+    """One cluster in words and units; `players` is a sample of ids, the most typical first.
 
     `rule` selects about the same players, with this precision and recall; None if none does.
+    `differences` are the largest first; `noise` is the group of those who are in none.
     """
 
     id: int
@@ -110,10 +171,18 @@ class ClusterProfile(msgspec.Struct, frozen=True):
     precision: float | None
     recall: float | None
     players: list[str]
+    differences: list[Difference] = []
+    silhouette: float | None = None
+    noise: bool = False
 
 
 class PlayerClusters(msgspec.Struct, frozen=True):
-    """A trained clustering of a brand's players; cluster `i` (from 1) has centroid `i - 1`.
+    """A trained clustering of a brand's players.
+
+    Scaled values, along `axes` where there are some, belong to the nearest of `centroids`, or to
+    the likeliest part of `mixture`, or to the nearest of `cores`; group `i` (from 0) has the id
+    `ids[i]`, `i + 1` where none are kept. Ids stay with the groups from model to model (`before`
+    is that of this one, `moves` who changes from it to this); `last_id` is the highest so far.
 
     `whole` are the means over all players; `default_cluster` is that of a player without history;
     `own` are those features that are of the brand's own measures, which may change meanwhile.
@@ -133,37 +202,71 @@ class PlayerClusters(msgspec.Struct, frozen=True):
     clusters: list[ClusterProfile]
     default_cluster: int
     own: list[Feature] = []
+    axes: list[list[float]] | None = None
+    mixture: Mixture | None = None
+    cores: Cores | None = None
+    ids: list[int] = []
+    last_id: int = 0
+    before: str | None = None
+    moves: list[Move] = []
 
     def feature(self, name: str) -> Feature:
         """Return a feature as it was when the model was trained."""
         return next((one for one in self.own if one.name == name), None) or FEATURES[name]
 
+    def cluster(self, cluster: int) -> ClusterProfile:
+        """Return a cluster by its id; raises KeyError."""
+        found = next((one for one in self.clusters if one.id == cluster), None)
+        if found is None:
+            raise KeyError(cluster)
+        return found
 
-def nearest(centroids: Floats, scaled: Floats) -> Ints:
-    """Return the index of each row's nearest centroid (k x features); ties go to the first."""
-    found = np.empty(len(scaled), np.int64)
-    norms = np.einsum("kf,kf->k", centroids, centroids)
-    for start in range(0, len(scaled), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        found[rows] = np.argmin(norms - 2 * scaled[rows] @ centroids.T, axis=1)
-    return found
+    @property
+    def highest_id(self) -> int:
+        """The highest id that any model up to this one has given."""
+        return max(self.last_id, *(one.id for one in self.clusters))
 
 
 def assign(model: PlayerClusters, values: Floats) -> Ints:
     """Return the cluster ids of `values` (players x model.features, in units, NaN missing)."""
-    return nearest(np.array(model.centroids), model.scaler.transform(values)) + 1
+    return recognised(model, model.scaler.transform(values))
+
+
+def recognised(model: PlayerClusters, scaled: Floats) -> Ints:
+    """Return the cluster ids of scaled values."""
+    points = along(model.axes, scaled)
+    groups = group_of(model.centroids, model.mixture, model.cores, points)
+    ids = model.ids or list(range(1, len(model.centroids) + 1))
+    return np.array([*ids, NOISE])[groups]
+
+
+def has_history(features: Sequence[str], values: Floats) -> Flags:
+    """Return which rows of `values` (players x features, in units) show an act of the player.
+
+    One act that any of `features` counts is enough; to register is none.
+    """
+    acts = [n for n, name in enumerate(features) if not name.startswith(_OF_REGISTRATION)]
+    if not acts:  # nothing here tells an act from a registration
+        return np.ones(len(values), bool)
+    since = np.array([features[n].startswith("days_since") for n in acts], bool)
+    shown = values[:, acts]
+    found: Flags = (~np.isnan(shown) & (since | (shown != 0))).any(axis=1)
+    return found
+
+
+def placed(model: PlayerClusters, values: Floats) -> Ints:
+    """Return the clusters of live players: the default one of those who have no history yet."""
+    known = has_history(model.features, values)
+    return np.where(known, assign(model, values), model.default_cluster)
 
 
 def assign_player(model: PlayerClusters, raw: Mapping[str, int | None]) -> int:
     """Return the cluster of one player's raw features; without any history the default cluster."""
-    shown = [raw.get(name) for name in model.features]
-    if not any(shown):
-        return model.default_cluster
     values = [
         math.nan if value is None else value / units(model.feature(name), model.currency)
-        for name, value in zip(model.features, shown, strict=True)
+        for name, value in ((name, raw.get(name)) for name in model.features)
     ]
-    return int(assign(model, np.array([values]))[0])
+    return int(placed(model, np.array([values]))[0])
 
 
 def in_units(feature: Feature, raw: Ints, missing: Flags | None, currency: Currency) -> Floats:

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Column = tuple[NDArray[np.int64], Mask | None]
+
+
+class CodedTexts(Sequence[str]):
+    """A column of few different texts: `labels`, and for each row the place of its own."""
+
+    def __init__(self, labels: Sequence[str], codes: NDArray[np.int64]) -> None:
+        self.labels = labels
+        self.codes = codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return CodedTexts(self.labels, self.codes[place])
+        return self.labels[int(self.codes[place])]
 
 
 class ColumnSource(Protocol):

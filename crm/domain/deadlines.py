@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crm.domain.ledger import Ints, joined_ints
 
@@ -72,3 +73,26 @@ class Deadlines:
         rows = np.unique(joined_ints(found))
         self._due[rows] = NEVER
         return rows
+
+
+class EveryDay(Deadlines):
+    """The moments at which one more whole day will have passed since a time of each row."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__((), rows)
+
+    def next_after(self, now_us: int, times: Ints) -> Ints:
+        """Return when the next day after now is whole; NEVER without a time."""
+        known, days = self._passed(now_us, times)
+        return np.where(known, np.where(known, times, 0) + (days + 1) * _DAY_US, NEVER)
+
+    def last_until(self, now_us: int, times: Ints) -> Ints:
+        """Return when the last day until now was whole; now if none is."""
+        known, days = self._passed(now_us, times)
+        whole = known & (days > 0)
+        return np.where(whole, np.where(whole, times, 0) + days * _DAY_US, now_us)
+
+    def _passed(self, now_us: int, times: Ints) -> tuple[NDArray[np.bool_], Ints]:
+        """Return which times there are, and how many whole days have passed since."""
+        known = (times > 0) & (times < NEVER)
+        return known, np.maximum(now_us - np.where(known, times, now_us), 0) // _DAY_US

@@ -49,6 +49,30 @@ class ClustersNotFound(CrmError):
     code = "clusters_not_found"
 
 
+class ClusterNotFound(CrmError):
+    """The serving model of a brand has no cluster with this id."""
+
+    code = "cluster_not_found"
+
+
+class ClusterHasNoRule(CrmError):
+    """No short rule selects about the players of a cluster."""
+
+    code = "cluster_has_no_rule"
+
+
+class ModelUnusable(CrmError):
+    """A model cannot answer for live players; the message says why."""
+
+    code = "model_unusable"
+
+
+class ModelUnreadable(CrmError):
+    """A stored model cannot be decoded or opened; the message says what is wrong with it."""
+
+    code = "model_unreadable"
+
+
 class InvalidRule(CrmError):
     """A segment rule cannot be read; `position` is the character (from 0) where, or None."""
 
@@ -237,3 +261,57 @@ class KeyReused(CrmError):
     """An Idempotency-Key came with another request than the first time."""
 
     code = "idempotency_key_reused"
+
+
+class ModelNotFound(CrmError):
+    """No registered model has this id, or none serves."""
+
+    code = "model_not_found"
+
+
+class ModelFileNotFound(CrmError):
+    """A registered model has no file of this name."""
+
+    code = "model_file_not_found"
+
+
+class ModelFileLost(CrmError):
+    """A file of a registered model is not in the lake, or reads otherwise than it was written."""
+
+    code = "model_file_lost"
+
+
+class InvalidModel(CrmError):
+    """What a training hands over cannot be registered; the message names the field."""
+
+    code = "invalid_model"
+
+
+class ModelNotBetter(CrmError):
+    """A model does not beat its baseline, and nobody has said why it should serve all the same."""
+
+    code = "model_not_better"
+
+
+class InvalidReason(CrmError):
+    """A promotion against the rule has no reason, or a reason may not be kept."""
+
+    code = "invalid_reason"
+
+
+class NoFormerModel(CrmError):
+    """Nothing served before the model that serves: there is nothing to go back to."""
+
+    code = "no_former_model"
+
+
+class ServingChanged(CrmError):
+    """Another model serves than the one that the caller has seen."""
+
+    code = "serving_changed"
+
+
+class RunsAway(CrmError):
+    """MLflow does not take a run; nothing was registered, and it may be tried again."""
+
+    code = "runs_unavailable"

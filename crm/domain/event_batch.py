@@ -126,7 +126,7 @@ def _read(index: int, raw: msgspec.Raw, default_brand: str | None) -> IncomingEv
 def _incoming(event: _Written, default_brand: str | None) -> IncomingEvent:
     brand = event.brand if event.brand is not None else default_brand
     if brand is None:
-        raise _Unreadable("missing_field", "brand is missing")
+        raise _Unreadable("missing_field", "brand is missing; ?brand= names it for all")
     return IncomingEvent(
         event_id=event.event_id,
         type=event.type,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 import msgspec
 import numpy as np
@@ -116,6 +116,13 @@ class FeatureList:
             for event_type in own.event_types:
                 found.setdefault(event_type, []).append((own, self.index[own.stored()[0].name]))
         return found
+
+    @cached_property
+    def version(self) -> str:
+        """A SHA-256 that changes with any feature's name, unit or meaning: trainings note it."""
+        known = sha256(b"".join(self.digests))
+        known.update(msgspec.json.encode(list(self.features.values())))
+        return known.hexdigest()
 
     # --- snapshots know measures by their digests -----------------------------------------------
 

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from crm.domain.column_source import CodedTexts
 from crm.domain.day_set import DaySet
 from crm.domain.errors import InvalidRule
 from crm.domain.event_columns import OF_MOMENT, AheadEvent, EventColumns
@@ -37,6 +38,8 @@ from crm.domain.features import (
     Trend,
 )
 from crm.domain.ledger import Cells, Ints, Ledger, joined
+from crm.domain.live_scores import NO_SCORES, LiveScores, ServingScores
+from crm.domain.score_columns import RANK, SCORED
 from crm.domain.spans import Spans
 from crm.domain.staged_events import Places, StagedEvents
 from crm.domain.times import from_us, to_us
@@ -72,8 +75,15 @@ class TableSlice(msgspec.Struct):
 class FeatureTable:
     """Features of a brand's players that one owner holds; rows are players, of several shards."""
 
-    def __init__(self, zone: ZoneInfo, now_us: int, features: FeatureList = BUILT_IN) -> None:
+    def __init__(
+        self,
+        zone: ZoneInfo,
+        now_us: int,
+        features: FeatureList = BUILT_IN,
+        serving: ServingScores = NO_SCORES,
+    ) -> None:
         self.features = features
+        self.scores = LiveScores(features, 0, serving)
         self.lists: dict[str, Collection[str]] = {}  # players of static segments, by segment
         self._zone = zone
         self._ids: list[str] = []
@@ -96,7 +106,7 @@ class FeatureTable:
         self.now_us = now_us
         self._hour = now_us // _HOUR_US
         self._day = self._local_day(now_us)
-        self.moved: list[tuple[Ints, int]] | None = None  # see _note
+        self.moved: list[tuple[Ints, int | Ints]] | None = None  # see _note
         self.watched_days: set[int] = set()  # windows of so many days are to be noted too
 
     def __len__(self) -> int:
@@ -113,6 +123,7 @@ class FeatureTable:
         if not len(events.at):
             return
         rows = self._rows(events.player_ids, events.shards)
+        self.scores.mark(rows)
         for index, kinds in enumerate(OF_MOMENT):
             of_moment = kinds[events.kinds]
             np.minimum.at(self._first[index], rows[of_moment], events.at[of_moment])
@@ -121,7 +132,9 @@ class FeatureTable:
 
     def backfill(self, events: EventColumns, measures: Sequence[int]) -> None:
         """Count events of before by some measures alone, which the table lacked when they came."""
-        cells, event = events.cells(self._rows(events.player_ids, events.shards), self._zone)
+        rows = self._rows(events.player_ids, events.shards)
+        self.scores.mark(rows)
+        cells, event = events.cells(rows, self._zone)
         lacked = np.isin(cells.measures, measures)
         self._count(events, cells.take(lacked), event[lacked])
 
@@ -158,7 +171,7 @@ class FeatureTable:
         for bucket, leaving in self._hours.pop_until(hour - HOURS_OF_24H):
             cells = self._of_players(leaving)
             self._windows["24h"].take_away(cells)
-            self._note(cells.rows, (bucket + HOURS_OF_24H) * _HOUR_US)
+            self._note(cells.rows, (bucket + HOURS_OF_24H) * _HOUR_US, "24h")
         self._hour = hour
 
     def _advance_days(self, day: int) -> None:
@@ -168,7 +181,7 @@ class FeatureTable:
             for bucket, leaving in self._days.between(self._day - length + 1, day - length + 1):
                 cells = self._of_players(leaving)
                 self._windows[name].take_away(cells)
-                self._note(cells.rows, self._midnight(bucket + length))
+                self._note(cells.rows, self._midnight(bucket + length), name)
         for length in self.watched_days - set(_DAYS.values()):
             for bucket, leaving in self._days.between(self._day - length + 1, day - length + 1):
                 self._note(self._of_players(leaving).rows, self._midnight(bucket + length))
@@ -207,10 +220,33 @@ class FeatureTable:
     def _midnight(self, day: int) -> int:
         return to_us(datetime.combine(date.fromordinal(day), time(), self._zone))
 
-    def _note(self, rows: Ints, at_us: int) -> None:
+    def _note(self, rows: Ints, at_us: int, window: str = "") -> None:
         """Keep who was changed by the clock, and by which of its boundaries, if that is asked."""
+        self.scores.mark(rows, window)
         if self.moved is not None and len(rows):
             self.moved.append((np.unique(rows), at_us))
+
+    # --- scores ---------------------------------------------------------------------------------
+
+    def serve(self, serving: ServingScores) -> None:
+        """Have these models score the players, in slices: see LiveScores."""
+        self.scores.serve(serving, self.living_rows())
+
+    def age_scores(self) -> None:
+        """Let the scores follow the clock, which changes those that count whole days."""
+        rows, at = self.scores.age(self)
+        if self.moved is not None and self.scores.watched and len(rows):
+            self.moved.append((rows, at))
+
+    def renew_scores(self, most: int) -> None:
+        """Score so many of the players who have changed."""
+        self.age_scores()
+        self.scores.renew(self, most)
+
+    def scores_column(self, name: str) -> tuple[Ints, int]:
+        """Return a column of scores by row, and what stands where it is missing."""
+        self.age_scores()
+        return self.scores.raw(name, self._rows_held, self)
 
     # --- what would be --------------------------------------------------------------------------
 
@@ -286,6 +322,7 @@ class FeatureTable:
         self._shard = _wider(self._shard, capacity, _NOBODY)
         self._first = _wider(self._first, capacity, NEVER["first"])
         self._last = _wider(self._last, capacity, NEVER["last"])
+        self.scores.fit(capacity)
         for totals in self._all_totals:
             totals.fit(capacity)
 
@@ -349,10 +386,13 @@ class FeatureTable:
     def column(self, name: str, rows: Ints | None = None) -> tuple[Ints, Mask | None]:
         """Return the values of a feature by row, and where they are missing (None: nowhere).
 
-        Of all players, if `rows` does not say which. Raises KeyError for a name that is not in the
-        list.
+        Of all players, if `rows` does not say which. Raises KeyError for a name that is neither in
+        the list nor a score's.
         """
         which = self._all_rows if rows is None else rows
+        if name in SCORED:
+            self.age_scores()
+            return self.scores.column(name, which, self)
         return column_of(
             self.features.defined[name], partial(self._total, which), partial(self._times, which),
             self.now_us,
@@ -399,8 +439,13 @@ class FeatureTable:
         change = between[self._all_rows]
         return ready + change if first < start else ready - change
 
-    def texts(self, name: str, rows: Ints | None = None) -> tuple[Sequence[str], None]:
-        """Return a column of text; there is only player_id so far."""
+    def texts(
+        self, name: str, rows: Ints | None = None
+    ) -> tuple[Sequence[str], None] | tuple[CodedTexts, Mask]:
+        """Return a column of text, and where it is missing: player_id, churn_rank."""
+        if name == RANK:
+            self.age_scores()
+            return self.scores.texts(self._all_rows if rows is None else rows, self)
         if name != "player_id":
             raise KeyError(name)
         return self.player_ids if rows is None else self.ids_of(rows), None
@@ -419,6 +464,10 @@ class FeatureTable:
 
         What everybody without a part in a window has in common is looked at once.
         """
+        if name in SCORED:
+            values, missing = self.scores_column(name)
+            mask = spans.without(missing).hold(values)
+            return mask[self._all_rows] if self.dead_rows else mask
         defined = self.features.defined[name]
         match defined.definition:
             case Edge() as edge:
@@ -560,6 +609,7 @@ class FeatureTable:
         kept = np.flatnonzero(ours >= 0)
         players = len(part.player_ids)
         rows = self._rows(part.player_ids, np.full(players, shard))
+        self.scores.mark(rows)
         lifetime = _int64(part.lifetime, (len(ours), players))
         measure, player = np.nonzero(lifetime[kept])
         values = lifetime[kept[measure], player]
@@ -595,7 +645,9 @@ class FeatureTable:
 
     def empty(self) -> FeatureTable:
         """Return a table of the same brand without players."""
-        table = FeatureTable(self._zone, self.now_us, self.features)
+        table = FeatureTable(self._zone, self.now_us, self.features, self.scores.serving)
+        table.serve(self.scores.wanted)
+        table.scores.watched = self.scores.watched
         table.lists, table.watched_days = self.lists, self.watched_days
         return table
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Unit = Literal["count", "money", "seconds", "share", "days", "time", "number"]
+Unit = Literal[
+    "count", "money", "seconds", "share", "days", "time", "number",
+    "id", "text",  # of scores alone
+]  # fmt: skip
 SHARE_DECIMALS = 6
 SHARE: int = 10**SHARE_DECIMALS  # a share of 1, in the integers in which shares are kept
 
@@ -290,7 +293,15 @@ class Edge:
     days_since: bool = False
 
 
-Definition = Measure | Derived | Distinct | Trend | Edge
+@dataclass(frozen=True)
+class Scored:
+    """What a serving model says of a player: see score_columns.py."""
+
+    unit: Unit
+    meaning: str
+
+
+Definition = Measure | Derived | Distinct | Trend | Edge | Scored
 
 
 @dataclass(frozen=True)

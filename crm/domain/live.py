@@ -21,6 +21,12 @@ class CursorUnusable(CrmError):
     code = "invalid_cursor"
 
 
+class CursorTooOld(CrmError):
+    """What came after a cursor is not kept any more."""
+
+    code = "cursor_too_old"
+
+
 class Position(NamedTuple):
     """A place in the order that readers of transitions can trust: nothing comes late before it."""
 
@@ -40,6 +46,14 @@ def from_cursor(text: str) -> Position:
     if position is None or max(position) >= _MOST:
         raise CursorUnusable("this is no cursor: send one from a message, or none")
     return position
+
+
+def too_old() -> str:
+    """What is said of a cursor before the first transition that is kept."""
+    return (
+        "what came after this cursor is not kept any more: read who is in the segments now, and"
+        " begin without a cursor"
+    )
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -90,6 +104,7 @@ class Wanted(msgspec.Struct, frozen=True):
     audience: Audience
     counters: bool = False
     jobs: bool = False
+    facts: bool = False
 
     @property
     def transitions(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -20,7 +20,7 @@ from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
 from crm.domain.ledger import Ints, joined_ints
-from crm.domain.rule_clock import thresholds, windows
+from crm.domain.rule_clock import asks_scores, thresholds, windows
 from crm.domain.rule_matrix import RuleMatrix
 from crm.domain.rules import Rule
 from crm.domain.times import from_us
@@ -57,6 +57,15 @@ class Watched:
 
     def __bool__(self) -> bool:
         return any(self.segments.values())
+
+    @cached_property
+    def asking(self) -> frozenset[str]:
+        """The brands of which what models say can move somebody."""
+        return frozenset(
+            brand
+            for brand, some in self.segments.items()
+            if any(asks_scores(one.rule) for one in some)
+        )
 
 
 class Transition(NamedTuple):
@@ -154,7 +163,16 @@ class Membership:
         self._segments, self._in = wanted, members
         self._rules = RuleMatrix([segment.rule for segment in wanted], self._brand)
         self.table.moved = (self.table.moved or []) if wanted else None
+        self.table.scores.watched = any(asks_scores(segment.rule) for segment in wanted)
         self._watch_clock(rows)
+
+    def take_scores(self) -> None:
+        """Go over to the models to come; whoever is in or out by their scores was so all along."""
+        self.table.scores.take_over()
+        places = [n for n, segment in enumerate(self._segments) if asks_scores(segment.rule)]
+        self._fit()
+        rules = [self._segments[place].rule for place in places]
+        self._put_in(self._in, places, rules, self.table.living_rows())
 
     def _watch_clock(self, rows: Ints) -> None:
         days: dict[str, set[int]] = {}
@@ -207,10 +225,12 @@ class Membership:
         rows = self._rows_of(caused.player_ids)
         for place, segment in self._still_live(caused.segments):
             self._in[segment, rows[rows >= 0]] = caused.members[place, rows >= 0]
-        self._put(self._living(event.player_id for event in events), caused.now_us)
+        touched = self._living(event.player_id for event in events)
+        self._put(touched, caused.now_us)
+        self.table.scores.expect(touched, caused.now_us, self.table)
         now_us, then = self.table.now_us, from_us(caused.now_us)
         if (now_us // _HOUR_US, self.table.today) != (caused.now_us // _HOUR_US, caused.today):
-            self._look_again(self._living(event.player_id for event in events))
+            self._look_again(touched)
         elif due := [event.player_id for event in events if event.occurred_at > then]:
             self._look_again(self._living(due))
 
@@ -256,6 +276,7 @@ class Membership:
 
     def _due(self) -> tuple[Ints, Ints]:
         """Return the rows that the clock may have changed, once each, and their last boundaries."""
+        self.table.age_scores()
         now_us, parts = self.table.now_us, self.table.moved or []
         self.table.moved = []
         rows = [rows for rows, _ in parts]

@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crm.domain.brands import Currency
-from crm.domain.features import Feature
+from crm.domain.features import FEATURES, Feature
 
 ModelKind: TypeAlias = Literal["clusters", "churn", "value"]
+# what a score foresees: the name of its label (churned: neither a bet nor a deposit)
+ScoreTarget: TypeAlias = Literal[
+    "churned", "ngr_amount", "deposit_amount", "bet_days", "deposit_days"
+]
 ModelState: TypeAlias = Literal["candidate", "serving", "former"]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -52,7 +56,10 @@ class TrainedModel(msgspec.Struct, frozen=True):
 
 
 class RegisteredModel(msgspec.Struct, frozen=True):
-    """A model as it stands in the registry; `number` counts from 1 within its brand and kind."""
+    """A model as it stands in the registry; `number` counts from 1 within its brand and kind.
+
+    `run` is that of MLflow, None where there was none; `promoted_at` is the last time.
+    """
 
     id: str
     brand: str
@@ -69,6 +76,9 @@ class RegisteredModel(msgspec.Struct, frozen=True):
     beats_baseline: bool | None
     files: list[str]
     promoted_at: datetime | None = None
+    seed: int = 0
+    params: dict[str, str] = {}
+    run: str | None = None
 
 
 class Rank(msgspec.Struct, frozen=True):
@@ -94,10 +104,19 @@ class ScoreModel(msgspec.Struct, frozen=True):
     features: list[str]
     currency: Currency
     horizon_days: int
-    target: str
+    target: ScoreTarget
     ranks: list[Rank]
     fitted: bytes
     own: list[Feature] = []
+
+    @property
+    def in_money(self) -> bool:
+        """Whether its scores are amounts of `currency`."""
+        return self.target in {"ngr_amount", "deposit_amount"}
+
+    def feature(self, name: str) -> Feature:
+        """Return a feature as it was when the model was trained."""
+        return next((one for one in self.own if one.name == name), None) or FEATURES[name]
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -42,6 +42,19 @@ class Columns(msgspec.Struct):
     missing: Mapping[str, NDArray[np.bool_]]
 
 
+class SomePlayers(msgspec.Struct):
+    """Features of the players asked for, in their order, all at one `as_of`.
+
+    `known` says of each whether any event has told of them; who is not known has 0 everywhere.
+    Values are int64 arrays; `missing[name]` masks where one is missing.
+    """
+
+    as_of: datetime
+    known: NDArray[np.bool_]
+    values: Mapping[str, NDArray[np.int64]]
+    missing: Mapping[str, NDArray[np.bool_]]
+
+
 class ShardFeatures(msgspec.Struct):
     """All features of one shard's players of a brand, in one copy: as of `seq` and `as_of`.
 
@@ -64,10 +77,17 @@ class TermCount(NamedTuple):
     removes: int
 
 
+class ClusterCount(NamedTuple):
+    """How many players of a rule are in a player cluster; None: in none that is known."""
+
+    cluster: int | None
+    matches: int
+
+
 class Count(msgspec.Struct):
     """An exact count of players over all virtual shards at one `as_of`, with up to ten of them.
 
-    `terms` is by what the rule joins with `and`, in its order.
+    `terms` is by what the rule joins with `and`, in its order; `clusters` by id, if a model serves.
     """
 
     count: int
@@ -75,6 +95,7 @@ class Count(msgspec.Struct):
     as_of: datetime
     sample: list[str]
     terms: list[TermCount]
+    clusters: list[ClusterCount] = []
 
 
 class Members(msgspec.Struct):
@@ -124,6 +145,14 @@ class FeatureShards(Protocol):
 
     async def columns(self, brand: str, names: Sequence[str]) -> Columns:
         """Return features of all players of a brand, live; raises ShardsWarming."""
+
+    async def of_players(
+        self, brand: str, player_ids: Sequence[str], names: Sequence[str]
+    ) -> SomePlayers:
+        """Return features of some players, live, all at one moment.
+
+        Raises FeatureNotFound, ShardsWarming.
+        """
 
     async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
         """Return all features of a shard's players of a brand, live; raises ShardsWarming."""

@@ -6,8 +6,8 @@ each: so it is by construction what the live segment would have been at that mom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from heapq import nsmallest
 
@@ -37,7 +37,8 @@ class Replay:
     """A rule (text) over the local days `first` to `last`, all of them past.
 
     An event counts at a moment if it had occurred and was known by then; with `known_by_us`, if it
-    had occurred by then and was known by that one moment.
+    had occurred by then and was known by that one moment. `lists` are those that the rule names,
+    their players by virtual shard.
     """
 
     brand: Brand
@@ -45,6 +46,7 @@ class Replay:
     first: date
     last: date
     known_by_us: int | None = None
+    lists: Mapping[str, Mapping[int, Sequence[str]]] = field(default_factory=dict)
 
     def check(self, now_us: int) -> None:
         """Raise InvalidRange for days that cannot be replayed."""
@@ -56,6 +58,14 @@ class Replay:
             raise InvalidRange("to: a day that is over where the brand is; today is not yet")
         if (self.last - self.first).days >= MAX_DAYS:
             raise InvalidRange(f"from: at most {MAX_DAYS} days at once")
+
+    def of_shards(self, shards: Collection[int]) -> Replay:
+        """Return what is asked of some virtual shards: with their players of the lists alone."""
+        lists = {
+            name: {shard: some for shard, some in by_shard.items() if shard in shards}
+            for name, by_shard in self.lists.items()
+        }
+        return replace(self, lists=lists)
 
     @property
     def ends_us(self) -> list[int]:
@@ -92,6 +102,8 @@ def replayed(asked: Replay, seen: Seen) -> Replayed:
     brand, (before, *ends) = asked.brand, asked.ends_us
     rule = parse(asked.rule, brand)
     table = FeatureTable(brand.zone, before, features_of(brand))
+    for name, by_shard in asked.lists.items():
+        table.lists[name] = [player for some in by_shard.values() for player in some]
 
     def members_at(end: int, since: int) -> Mask:
         table.advance(end)

@@ -15,9 +15,19 @@ from crm.domain.errors import InvalidRule
 from crm.domain.feature_list import features_of
 from crm.domain.features import DAYS_OF_WINDOW, HIDDEN_DAYS, Trend
 from crm.domain.rule_masks import KNOWN_SINCE
-from crm.domain.rule_terms import Dates, Did, DidNot, InSegment, LastDays, Over
+from crm.domain.rule_terms import (
+    Dates,
+    Did,
+    DidNot,
+    InSegment,
+    LastDays,
+    Over,
+    TextCompare,
+    TextIn,
+)
 from crm.domain.rule_words import YEARS
 from crm.domain.rules import Between, Compare, Condition, In, Leaf, Rule
+from crm.domain.score_columns import is_score
 from crm.domain.segments import holds
 
 _DAYS = {**DAYS_OF_WINDOW, **HIDDEN_DAYS}
@@ -59,14 +69,18 @@ def windows(rule: Rule, brand: Brand) -> set[int]:
     return found
 
 
-def reads_24h(rule: Rule, brand: Brand) -> bool:
-    """Whether hours that leave the last 24 can change the rule."""
-    return any(features_of(brand).defined[name].window == "24h" for name in _named(rule))
-
-
 def has_fixed_dates(rule: Rule) -> bool:
     """Whether the rule names dates: within 90 days they can no longer be answered."""
     return any(isinstance(_over(leaf), Dates) for leaf in rules.leaves_of(rule))
+
+
+def asks_scores(rule: Rule) -> bool:
+    """Whether what serving models say can change the rule."""
+    return any(
+        is_score(leaf.feature if isinstance(leaf, Condition) else leaf.column)
+        for leaf in rules.leaves_of(rule)
+        if isinstance(leaf, Condition | TextCompare | TextIn)
+    )
 
 
 def _leaves(rule: Rule) -> Iterator[Leaf]:
@@ -81,9 +95,11 @@ def _over(leaf: Leaf) -> Over | None:
 
 
 def _named(rule: Rule) -> list[str]:
-    """Return the features that conditions read by their whole name."""
+    """Return the features that conditions read by their whole name; scores are none."""
     return [
-        leaf.feature for leaf in _leaves(rule) if isinstance(leaf, Condition) and leaf.over is None
+        leaf.feature
+        for leaf in _leaves(rule)
+        if isinstance(leaf, Condition) and leaf.over is None and not is_score(leaf.feature)
     ]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crm.domain import rules
 from crm.domain.brands import Brand
-from crm.domain.column_source import Column, ColumnSource, Mask
+from crm.domain.column_source import CodedTexts, Column, ColumnSource, Mask
 from crm.domain.errors import InvalidRule
 from crm.domain.features import DAYS_OF_WINDOW
 from crm.domain.rule_terms import (
@@ -96,7 +96,10 @@ def _known_before(over: Over, brand: Brand, table: ColumnSource) -> Mask:
 
 def _text_mask(rule: TextCompare | TextIn, table: ColumnSource) -> Mask:
     texts, missing = table.texts(rule.column)
-    mask = np.array(_tested(rule, texts), np.bool_)
+    if isinstance(texts, CodedTexts):
+        mask = np.array(_tested(rule, texts.labels), np.bool_)[texts.codes]
+    else:
+        mask = np.array(_tested(rule, texts), np.bool_)
     return mask if missing is None else mask & ~missing
 
 

@@ -32,8 +32,8 @@ class RuleMatrix:
         self._rules = list(rules)
         leaves = dict.fromkeys(leaf for rule in self._rules for leaf in leaves_of(rule))
         self._ranges = _ranges(leaves, brand)
-        ranged = [leaf for ranges in self._ranges for leaf in ranges.leaves]
-        self._others = [leaf for leaf in leaves if leaf not in set(ranged)]
+        ranged = dict.fromkeys(leaf for ranges in self._ranges for leaf in ranges.leaves)
+        self._others = [leaf for leaf in leaves if leaf not in ranged]
         self._place = {leaf: place for place, leaf in enumerate([*ranged, *self._others])}
         self._mixed = [n for n, rule in enumerate(self._rules) if not _is_conjunction(rule)]
         self._ands, self._first = self._conjunctions()

@@ -9,49 +9,63 @@ from crm.domain.feature_list import FeatureList
 from crm.domain.feature_list import features_of as list_of
 from crm.domain.features import Measure
 from crm.domain.rule_phrases import VERBS, clause, did_not, during, either
+from crm.domain.rule_references import Known, found
 from crm.domain.rule_terms import (
     Did,
     DidNot,
     InSegment,
     LastDays,
     OnList,
-    Term,
     TextCompare,
     TextIn,
 )
 from crm.domain.rule_words import TEXT_COLUMNS, feature_named, feature_over, measure_of
 from crm.domain.rules import And, Between, Compare, Condition, Exists, In, Not, Or, Rule
+from crm.domain.score_columns import defined_as
 
 _TEXT_OPERATORS = {"=": "is", "!=": "is not", "contains": "contains", "starts_with": "starts with"}
 
 
-def describe(rule: Rule, brand: Brand, names: Mapping[str, str] | None = None) -> str:
+def describe(rule: Rule, brand: Brand, segments: Mapping[str, Known] | None = None) -> str:
     """Return the rule as one sentence about players, without its full stop.
 
-    Money is in the brand's currency. `names` has the names of segments that the rule may know by
-    their ids. Raises InvalidRule for a feature that the brand has not.
+    Money is in the brand's currency. `segments`, by id, are those that the rule may name, and do
+    not go in a circle: each is said by its name, and who is in it. Raises InvalidRule for a feature
+    that the brand has not.
     """
-    return f"players {_said(rule, brand, names or {})}"
+    return f"players {_said(rule, brand, segments or {})}"
 
 
-def _said(rule: Rule, brand: Brand, names: Mapping[str, str]) -> str:
+def _said(rule: Rule, brand: Brand, segments: Mapping[str, Known]) -> str:
     match rule:
         case And(terms):
-            return ", and ".join(_grouped(one, brand, names) for one in terms)
+            return ", and ".join(_grouped(one, brand, segments) for one in terms)
         case Or(terms):
-            return ", or ".join(_grouped(one, brand, names) for one in terms)
+            return ", or ".join(_grouped(one, brand, segments) for one in terms)
         case Not(one):
-            return f"other than those {_grouped(one, brand, names)}"
+            return f"other than those {_grouped(one, brand, segments)}"
         case Compare() | Between() | In() | Exists():
             return _condition(rule, brand)
+        case InSegment(name) | OnList(name):
+            return _named(rule, name, brand, segments)
         case _:
-            return _term(rule, list_of(brand), names)
+            return _term(rule, list_of(brand))
 
 
-def _grouped(rule: Rule, brand: Brand, names: Mapping[str, str]) -> str:
+def _grouped(rule: Rule, brand: Brand, segments: Mapping[str, Known]) -> str:
     """Return a part, in brackets where it joins others itself."""
-    said = _said(rule, brand, names)
+    said = _said(rule, brand, segments)
     return f"({said})" if isinstance(rule, And | Or) else said
+
+
+def _named(rule: InSegment | OnList, name: str, brand: Brand, segments: Mapping[str, Known]) -> str:
+    known = found(name, segments)
+    if known is None:
+        kind = "in the segment" if isinstance(rule, InSegment) else "on the list"
+        return f'who are {kind} "{name}"'
+    if known.rule is None:
+        return f'who are on the list "{known.name}"'
+    return f'who are in the segment "{known.name}" (those {_said(known.rule, brand, segments)})'
 
 
 def _condition(rule: Condition, brand: Brand) -> str:
@@ -60,11 +74,11 @@ def _condition(rule: Condition, brand: Brand) -> str:
         feature_over(rule.feature, features)
         return clause(rule, rule.feature, features.windowed[rule.feature], brand)
     feature_named(rule.feature, features)
-    defined = features.defined[rule.feature]
+    defined = defined_as(rule.feature, features)
     return clause(rule, rule.feature.removesuffix(f"_{defined.window}"), defined, brand)
 
 
-def _term(rule: Term, features: FeatureList, names: Mapping[str, str]) -> str:
+def _term(rule: Did | DidNot | TextCompare | TextIn, features: FeatureList) -> str:
     match rule:
         case Did():
             return _did(rule, features)
@@ -75,10 +89,6 @@ def _term(rule: Term, features: FeatureList, names: Mapping[str, str]) -> str:
         case TextIn(column, values):
             some = either([f'"{value}"' for value in values])
             return f"whose {TEXT_COLUMNS[column]} is {some}"
-        case InSegment(name):
-            return f'who are in the segment "{names.get(name, name)}"'
-        case OnList(name):
-            return f'who are on the list "{names.get(name, name)}"'
 
 
 def _did(rule: Did, features: FeatureList) -> str:

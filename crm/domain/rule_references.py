@@ -100,6 +100,12 @@ def _needed(one: Known, find: Callable[[str], Known]) -> Iterator[Known]:
                 raise InvalidRule(f'"{known.name}" is no list: write segment "{known.name}"')
 
 
+def found(name: str, segments: Mapping[str, Known]) -> Known | None:
+    """Return the segment of `segments` (by id) that has this id, or else this name."""
+    by_name = (one for one in segments.values() if one.name == name)
+    return segments.get(name) or next(by_name, None)
+
+
 def _finder(segments: Mapping[str, Known]) -> Callable[[str], Known]:
     names = {one.name: one for one in segments.values()}
 

@@ -12,6 +12,7 @@ from crm.domain.feature_list import features_of
 from crm.domain.rule_terms import MAX_DAYS, Over
 from crm.domain.rule_words import DATE, TEXT_COLUMNS, event_spellings
 from crm.domain.rules import MAX_DEPTH, MAX_TERMS, Rule
+from crm.domain.score_columns import SCORED
 
 Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -67,7 +68,7 @@ def _referring(schema: Any, named: Schema) -> Any:
 def _narrow(found: Schema, brand: Brand) -> None:
     """Let only the brand's own names be valid."""
     features = features_of(brand)
-    whole, stems = list(features.features), list(features.windowed)
+    whole, stems = [*features.features, *SCORED], list(features.windowed)
     for name in ("Compare", "Between", "In", "Exists"):
         found[name]["if"] = {"required": ["over"], "properties": {"over": {"type": "object"}}}
         found[name]["then"] = {"properties": {"feature": {"enum": stems}}}

@@ -30,10 +30,13 @@ from crm.domain.rule_terms import (
     TextIn,
     over_text,
 )
+from crm.domain.score_columns import RANK, SCORED
+from crm.domain.scores import RANKS
 
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 YEARS = range(1900, 2200)  # zones and the next day stay within what a datetime can hold
-TEXT_COLUMNS = {"player_id": "player id"}  # by name, in words
+TEXT_COLUMNS = {"player_id": "player id", RANK: "churn rank"}  # by name, in words
+_FIXED_TEXTS = {RANK: tuple(RANKS)}  # what a column can be, where that is known
 TEXT_OPERATORS = "=, !=, in, contains, starts with"
 SHOWN_CHARS = 64  # of a name that is not known: it may be anything
 _COUNT = "_count"
@@ -53,6 +56,8 @@ def feature_named(name: str, features: FeatureList) -> Feature:
     feature = features.features.get(name)
     if feature is not None:
         return feature
+    if name in SCORED:
+        return SCORED[name].feature
     if name in features.windowed:
         raise InvalidRule(
             f"{name} needs its days: {name}_30d, {name} in 14 days,"
@@ -60,7 +65,8 @@ def feature_named(name: str, features: FeatureList) -> Feature:
         )
     if name in TEXT_COLUMNS:
         raise InvalidRule(f"{name} is a text: it takes {TEXT_OPERATORS}")
-    raise InvalidRule(f"there is no feature {name[:SHOWN_CHARS]!r}{near(name, features.features)}")
+    hint = near(name, [*features.features, *SCORED, *TEXT_COLUMNS])
+    raise InvalidRule(f"there is no feature {name[:SHOWN_CHARS]!r}{hint}")
 
 
 def feature_over(name: str, features: FeatureList) -> Feature:
@@ -69,7 +75,7 @@ def feature_over(name: str, features: FeatureList) -> Feature:
     if defined is not None:
         return replace(defined.feature, name=name)
     stem = name.rpartition("_")[0]
-    if name in features.features or name in TEXT_COLUMNS:
+    if name in features.features or name in SCORED or name in TEXT_COLUMNS:
         why = f": say {stem}, which has none in its name" if stem in features.windowed else ""
         raise InvalidRule(f"{name} takes no days{why}")
     known = near(name, features.windowed)
@@ -92,11 +98,6 @@ def event_named(name: str, features: FeatureList) -> str:
         return name.removesuffix(_COUNT)
     hint = near(name, [*known, *by_type])
     raise InvalidRule(f"no event {name[:SHOWN_CHARS]!r} is counted{hint}")
-
-
-def events_of(features: FeatureList) -> tuple[str, ...]:
-    """Return the names that `did` knows."""
-    return tuple(_events(features)[0])
 
 
 def event_spellings(features: FeatureList) -> tuple[str, ...]:
@@ -142,26 +143,32 @@ def term(rule: Term, features: FeatureList) -> Term:
         case DidNot(event, over, newcomers):
             check_over(over)
             return DidNot(event_named(event, features), over, newcomers)
-        case TextCompare(column, _, value):
-            check_text(column, value)
+        case TextCompare(column, op, value):
+            check_text(column, value, whole=op in {"=", "!="})
         case TextIn(column, values):
             if not values:
                 raise InvalidRule(f"{column} in (): at least one value")
             for value in values:
-                check_text(column, value)
+                check_text(column, value, whole=True)
         case InSegment(name) | OnList(name):
             check_name(name)
     return rule
 
 
-def check_text(column: str, value: str) -> None:
-    """Raise InvalidRule for a column that is no text, or a text that nothing can equal."""
+def check_text(column: str, value: str, *, whole: bool) -> None:
+    """Raise InvalidRule for a column that is no text, or a text that nothing can equal.
+
+    `whole`: it is to be all of the column's text, not a part of it.
+    """
     if column not in TEXT_COLUMNS:
         raise InvalidRule(
             f"{column[:SHOWN_CHARS]!r} is no text; texts are {', '.join(TEXT_COLUMNS)}"
         )
     if not 0 < len(value.encode(errors="surrogatepass")) <= MAX_TEXT_BYTES or _odd(value):
         raise InvalidRule(f"{column} is a text of 1 to {MAX_TEXT_BYTES} bytes in one line")
+    fixed = _FIXED_TEXTS.get(column)
+    if whole and fixed and value not in fixed:
+        raise InvalidRule(f"{column} is one of {', '.join(fixed)}{near(value, fixed)}")
 
 
 def check_name(name: str) -> None:

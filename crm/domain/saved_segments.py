@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -68,6 +69,13 @@ class LiveSegment(NamedTuple):
     rule: str | None
 
 
+Check: TypeAlias = Callable[[Sequence[LiveSegment]], None]
+"""Raises unless a change may stand, given its brand's live segments as they are with it.
+
+Changes come to their checks one after the other, whoever makes them: each sees all before it.
+"""
+
+
 class BadLine(msgspec.Struct, frozen=True):
     """A line (from 1) of an imported list that names no player; the message holds no value."""
 
@@ -114,12 +122,15 @@ Shown: TypeAlias = int | float | str | None
 class Why(msgspec.Struct, frozen=True):
     """One node of a rule, and whether it holds for a player; `and`, `or` and `not` have `terms`.
 
+    So has another `segment` that the rule names: its own rule is the one term. It and a `list` say
+    which segment that is, and its `name`.
+
     A condition has what it is of: `value` and `threshold` as they are written for people (money in
     major units, missing as null), `raw` as it is kept, `unit` (of money, the currency's code). Of
     `did` and `did_not` the value is how often; one that leaves newcomers out has `known_since`.
     """
 
-    kind: Literal["and", "or", "not", "condition", "list"]
+    kind: Literal["and", "or", "not", "condition", "list", "segment"]
     holds: bool
     terms: list[Why] | UnsetType = UNSET
     text: str | UnsetType = UNSET
@@ -130,6 +141,8 @@ class Why(msgspec.Struct, frozen=True):
     raw: int | UnsetType | None = UNSET
     unit: str | UnsetType = UNSET
     known_since: str | UnsetType | None = UNSET
+    segment: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
 
 
 class Once(NamedTuple):

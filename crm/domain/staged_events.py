@@ -7,17 +7,21 @@ event its answer changes. The table stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crm.domain.column_source import CodedTexts
 from crm.domain.errors import InvalidRule
 from crm.domain.event_columns import OF_MOMENT, EventColumns
 from crm.domain.feature_list import FeatureList
 from crm.domain.feature_values import column_of, value_of
 from crm.domain.features import MOMENT_INDEX, Edge
 from crm.domain.ledger import Cells, Ints, starts_of_runs
+from crm.domain.live_scores import LiveScores, staged_column, staged_texts
+from crm.domain.score_columns import RANK, SCORED
 
 Mask = NDArray[np.bool_]
 _NONE = np.zeros(0, dtype=np.int64)
@@ -28,6 +32,7 @@ class Before(Protocol):
 
     features: FeatureList
     now_us: int
+    scores: LiveScores
 
     @property
     def lists(self) -> Mapping[str, Collection[str]]:
@@ -114,6 +119,8 @@ class StagedEvents:
 
     def column(self, name: str) -> tuple[Ints, Mask | None]:
         """Return the values of a feature, and where they are missing (None: nowhere)."""
+        if name in SCORED:
+            return staged_column(self._scores, name)
         defined = self._before.features.defined[name]
         return column_of(defined, self._total, self._times, self._before.now_us)
 
@@ -138,8 +145,10 @@ class StagedEvents:
 
         return value_of(self._before.features.windowed[name], total)
 
-    def texts(self, name: str) -> tuple[Sequence[str], None]:
-        """Return a column of text; there is only player_id so far."""
+    def texts(self, name: str) -> tuple[Sequence[str], None] | tuple[CodedTexts, Mask]:
+        """Return a column of text, and where it is missing: player_id, churn_rank."""
+        if name == RANK:
+            return staged_texts(self._before.scores.serving, self._scores)
         if name != "player_id":
             raise KeyError(name)
         return self._events.player_ids, None
@@ -150,6 +159,11 @@ class StagedEvents:
             raise InvalidRule(f'there is no list "{segment}"')
         held = self._before.lists[segment]
         return np.array([player in held for player in self._events.player_ids], dtype=bool)
+
+    @cached_property
+    def _scores(self) -> Ints:
+        """What the serving models say of the players after each event."""
+        return self._before.scores.serving.of(self.column, len(self))
 
     def _total(self, measure: str, window: str) -> Ints:
         before = self._before.totals(self._places.rows, measure, window)

@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
-from crm.domain.clustering import ClusterProfile, PlayerClusters, assign_player, show_value
-from crm.domain.errors import ClustersNotFound
+from crm.domain.brands import Brand
+from crm.domain.clustering import (
+    ClusterProfile,
+    Difference,
+    Move,
+    PlayerClusters,
+    assign_player,
+    show_value,
+)
+from crm.domain.errors import (
+    ClusterHasNoRule,
+    ClusterNotFound,
+    ClustersNotFound,
+    ModelUnreadable,
+    ModelUnusable,
+)
+from crm.domain.model_documents import decode
 from crm.domain.ports import PlayerFeatures
+from crm.domain.saved_segments import MAX_NAME_CHARS, Once, Written
+from crm.services.model_registry import ServingModels
+from crm.services.saved_segments import SavedSegments
 
 
-class ClusterStore(Protocol):
-    """Trained player clusters, kept for ever; the newest of a brand is the one in use."""
+class ServingClusters:
+    """The player clusters that serve; each model is read once, for it never changes."""
 
-    async def add(self, model: PlayerClusters) -> None:
-        """Store a model; storing the same id again changes nothing."""
+    def __init__(self, models: ServingModels) -> None:
+        self._models = models
+        self._read: dict[str, PlayerClusters] = {}
 
-    async def latest(self, brand: str) -> PlayerClusters | None:
-        """Return the brand's newest model, or None if nothing was trained."""
+    async def of(self, brand: str) -> PlayerClusters:
+        """Return a brand's serving clusters.
+
+        Raises ClustersNotFound, ModelUnusable, DatabaseAway.
+        """
+        serving = [one for one in await self._models.serving(brand) if one.kind == "clusters"]
+        if not serving:
+            raise ClustersNotFound(
+                f"no player clusters for brand {brand}; run: crm train clusters --brand {brand}"
+            )
+        read = self._read.get(brand)
+        if read is None or read.id != serving[0].id:
+            document = await self._models.document(serving[0].id)
+            read = self._read[brand] = _read(serving[0].id, document)
+        return read
+
+
+def _read(identity: str, document: bytes) -> PlayerClusters:
+    try:
+        return decode("clusters", document)
+    except ModelUnreadable as error:
+        raise ModelUnusable(f"model {identity} cannot be read: {error.message}") from None
 
 
 class LiveFeatures(Protocol):
@@ -37,8 +77,21 @@ class Mean(msgspec.Struct, frozen=True):
     unit: str
 
 
+class DifferenceView(msgspec.Struct, frozen=True):
+    """In what a cluster differs from all players, in units; `effect` in standard deviations."""
+
+    feature: str
+    mean: str | float
+    whole: str | float
+    unit: str
+    effect: float
+
+
 class ClusterView(msgspec.Struct, frozen=True):
-    """One cluster as clients see it; `sample_players` are near the middle of it."""
+    """One cluster as clients see it; `sample_players` are near the middle of it.
+
+    `differences` are the largest first. `noise`: those who are in no group.
+    """
 
     id: int
     name: str
@@ -49,6 +102,9 @@ class ClusterView(msgspec.Struct, frozen=True):
     recall: float | None
     means: dict[str, Mean]
     sample_players: list[str]
+    differences: list[DifferenceView] = []
+    silhouette: float | None = None
+    noise: bool = False
 
 
 class PlayerCluster(msgspec.Struct, frozen=True):
@@ -64,19 +120,66 @@ class PlayerCluster(msgspec.Struct, frozen=True):
     trained_at: datetime
 
 
-async def list_clusters(store: ClusterStore, brand: str) -> list[ClusterView]:
-    """Return the clusters of a brand, the largest first; raises ClustersNotFound."""
-    model = await _latest(store, brand)
-    return [view(model, cluster) for cluster in model.clusters]
+async def list_clusters(clusters: ServingClusters, brand: str) -> list[ClusterView]:
+    """Return the clusters of a brand, the largest first; raises ClustersNotFound, ModelUnusable."""
+    model = await clusters.of(brand)
+    try:
+        return [view(model, cluster) for cluster in model.clusters]
+    except KeyError as error:
+        raise ModelUnusable(f"model {model.id} does not say what {error} is") from error
+
+
+class ClusterMoves(msgspec.Struct, frozen=True):
+    """Who moved where when `model` came after `before`: players by their clusters in both.
+
+    They were counted on the players of that time; None: nothing served before it.
+    """
+
+    model: str
+    before: str | None
+    moves: list[Move]
+
+
+async def moves_of(clusters: ServingClusters, brand: str) -> ClusterMoves:
+    """Return who moved where with the serving model; raises ClustersNotFound, ModelUnusable."""
+    model = await clusters.of(brand)
+    return ClusterMoves(model.id, model.before, model.moves)
+
+
+async def save_as_segment(
+    model: PlayerClusters,
+    cluster: int,
+    segments: SavedSegments,
+    brand: Brand,
+    name: str | None,
+    once: Once | None,
+) -> Written:
+    """Save a cluster's rule as a segment, by default under the cluster's name.
+
+    Raises ClusterNotFound, ClusterHasNoRule, and what a segment that is saved raises.
+    """
+    found = next((one for one in model.clusters if one.id == cluster), None)
+    if found is None:
+        ids = ", ".join(str(one.id) for one in model.clusters)
+        raise ClusterNotFound(f"brand {brand.id} has no such cluster; there are {ids}")
+    if found.rule is None:
+        raise ClusterHasNoRule(
+            "no short rule selects about the players of this cluster; a rule may say "
+            f"cluster = {cluster}"
+        )
+    return await segments.create(brand, name or found.name[:MAX_NAME_CHARS], found.rule, once)
 
 
 async def cluster_of(
-    store: ClusterStore, shards: LiveFeatures, brand: str, player_id: str
+    clusters: ServingClusters, shards: LiveFeatures, brand: str, player_id: str
 ) -> PlayerCluster:
-    """Assign a player by live features; raises ClustersNotFound, PlayerNotFound, ShardsWarming."""
-    model = await _latest(store, brand)
+    """Assign a player by live features.
+
+    Raises ClustersNotFound, ModelUnusable, PlayerNotFound, ShardsWarming.
+    """
+    model = await clusters.of(brand)
     player = await shards.features(brand, player_id)
-    cluster = model.clusters[assign_player(model, player.values) - 1]
+    cluster = _assigned(model, player.values)
     return PlayerCluster(
         player_id=player_id,
         brand=brand,
@@ -87,6 +190,20 @@ async def cluster_of(
         model=model.id,
         trained_at=model.created_at,
     )
+
+
+def _assigned(model: PlayerClusters, values: Mapping[str, int | None]) -> ClusterProfile:
+    """Return the cluster of a player's raw features; raises ModelUnusable."""
+    unknown = next((name for name in model.features if name not in values), None)
+    if unknown is not None:
+        raise ModelUnusable(f"the running service has no feature {unknown!r}: run `crm apply`")
+    cluster = assign_player(model, values)
+    try:
+        return model.cluster(cluster)
+    except KeyError as error:
+        raise ModelUnusable(
+            f"model {model.id} assigns a player to cluster {cluster}, which it does not describe"
+        ) from error
 
 
 def view(model: PlayerClusters, cluster: ClusterProfile) -> ClusterView:
@@ -100,6 +217,12 @@ def view(model: PlayerClusters, cluster: ClusterProfile) -> ClusterView:
             model.currency.code if feature.unit == "money" else feature.unit,
         )
 
+    def difference(one: Difference) -> DifferenceView:
+        shown = mean(one.feature, one.mean)
+        return DifferenceView(
+            one.feature, shown.value, shown.whole, shown.unit, round(one.effect, 2)
+        )
+
     return ClusterView(
         id=cluster.id,
         name=cluster.name,
@@ -110,13 +233,7 @@ def view(model: PlayerClusters, cluster: ClusterProfile) -> ClusterView:
         recall=cluster.recall,
         means={name: mean(name, value) for name, value in cluster.means.items()},
         sample_players=cluster.players,
+        differences=[difference(one) for one in cluster.differences],
+        silhouette=cluster.silhouette,
+        noise=cluster.noise,
     )
-
-
-async def _latest(store: ClusterStore, brand: str) -> PlayerClusters:
-    model = await store.latest(brand)
-    if model is None:
-        raise ClustersNotFound(
-            f"no player clusters for brand {brand}; run: crm train clusters --brand {brand}"
-        )
-    return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crm.domain.features import DEFINED, DERIVED, DISTINCT, MEASURES, MOMENTS, TRENDS, WINDOWS
+from crm.domain.score_columns import LISTED
 
 Row = tuple[str, ...]
 
@@ -47,7 +48,10 @@ def markdown() -> str:
         (f"first_{m.name}_at, last_{m.name}_at", "time", ", ".join(m.event_types)) for m in MOMENTS
     ]
     lines += _table("Times", ("names", "unit", "events"), times)
-    lines.append("`days_since_...` are elapsed whole days, and change at that second.")
+    lines += ["`days_since_...` are elapsed whole days, and change at that second.", ""]
+    scores: list[Row] = [(one.name, one.unit, one.meaning) for one in LISTED]
+    lines += _table("What serving models say", ("name", "unit", "what"), scores)
+    lines.append("These are for rules: see [scores-live.md](scores-live.md). No model reads them.")
     return "\n".join(lines) + "\n"
 
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from crm.domain.facts import Fact
 from crm.domain.live import Audience, Chunk, Job, Position, Transition, Wanted
 
 ROOM = 256 * 1024  # characters of transitions that wait for one subscriber
 RECENT = 50_000  # transitions kept (25 MB), so that a reconnect rarely asks the database
 JOBS_WAITING = 200
+FACTS_WAITING = 200
 
 
 class Mailbox:
@@ -36,6 +38,7 @@ class Mailbox:
         self._counters: str | None = None
         self._lost = 0
         self._jobs: dict[str, Job] = {}
+        self._facts: deque[Fact] = deque(maxlen=FACTS_WAITING)
         self._due = False
 
     def offer(self, chunk: Chunk) -> bool:
@@ -63,6 +66,11 @@ class Mailbox:
         self._jobs[job.id] = job
         if len(self._jobs) > JOBS_WAITING:
             del self._jobs[next(iter(self._jobs))]
+        self.ready.set()
+
+    def offer_fact(self, fact: Fact) -> None:
+        """Take in a fact; of very many the oldest is let go: a gap in `seq` shows it."""
+        self._facts.append(fact)
         self.ready.set()
 
     def remind(self) -> None:
@@ -94,6 +102,12 @@ class Mailbox:
         jobs = list(self._jobs.values())
         self._jobs.clear()
         return jobs
+
+    def take_facts(self) -> list[Fact]:
+        """Return the facts that wait, in order."""
+        facts = list(self._facts)
+        self._facts.clear()
+        return facts
 
     def take_reminder(self) -> bool:
         """Whether a heartbeat is due."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from crm.domain.errors import CrmError
+from crm.domain.facts import Fact, Stream
 from crm.domain.live import Audience, Counters, Job
 from crm.services.live import Hub, Mailbox
 
@@ -16,6 +17,8 @@ SILENCE_S = 60.0  # so long a running job may say nothing
 FIRST_S = 3600.0  # what a new subscriber is told of jobs: an hour
 AT_ONCE = 25  # counters go to so many sockets, then it is the turn of transitions
 PAUSE_S = 0.005
+FACTS_OF: Stream = "models"
+FACTS_AT_ONCE = 100
 OVERLAP_S = 10.0  # a reading looks back so far before the last one: commits come late
 
 
@@ -31,6 +34,16 @@ class Jobs(Protocol):
 
     async def recent(self, seconds: float, silence_s: float) -> Sequence[Job]:
         """Return what runs and what changed lately, the newest first; raises DatabaseAway."""
+
+
+class ToldFacts(Protocol):
+    """Streams of facts."""
+
+    async def after(self, stream: Stream, seq: int, limit: int) -> list[Fact]:
+        """Return at most `limit` facts behind `seq`, in order; raises DatabaseAway."""
+
+    async def head(self, stream: Stream) -> int:
+        """Return the seq of a stream's newest fact, 0 before the first; raises DatabaseAway."""
 
 
 class Figures:
@@ -134,6 +147,33 @@ class JobBoard:
             self._told, self._read_at = {job.id: _state(job) for job in jobs}, now
         for job in reversed(jobs):
             _offer(box, job)
+
+
+class FactBoard:
+    """Facts of models for those who want them, from when the first of them came."""
+
+    def __init__(self, hub: Hub, facts: ToldFacts) -> None:
+        self._hub = hub
+        self._facts = facts
+        self._seq: int | None = None
+
+    async def tick(self) -> None:
+        """Tell what is new since the last time; raises DatabaseAway."""
+        boxes = [box for box in self._hub.mailboxes if box.wanted.facts]
+        if not boxes:
+            self._seq = None
+            return
+        await self.begin()
+        for fact in await self._facts.after(FACTS_OF, self._seq or 0, FACTS_AT_ONCE):
+            self._seq = fact.seq
+            for box in boxes:
+                if fact.brand == box.wanted.audience.brand:
+                    box.offer_fact(fact)
+
+    async def begin(self) -> None:
+        """Note where the stream stands, if nobody has followed it; raises DatabaseAway."""
+        if self._seq is None:
+            self._seq = await self._facts.head(FACTS_OF)
 
 
 def _state(job: Job) -> tuple[datetime, str]:

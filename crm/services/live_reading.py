@@ -32,10 +32,16 @@ class Missed(Protocol):
     async def newest(self) -> Position:
         """Return a position that no cursor can be ahead of; raises DatabaseAway."""
 
+    async def dropped(self) -> Position:
+        """Return the place of the last transition that is not kept any more; or DatabaseAway."""
+
     async def between(
         self, after: Position, upto: Position, audience: Audience, limit: int
     ) -> Page:
-        """Return what `audience` wants of the next `limit` transitions; raises DatabaseAway."""
+        """Return what `audience` wants of the next `limit` transitions.
+
+        Raises CursorTooOld, DatabaseAway.
+        """
 
     async def unknown(self, audience: Audience) -> list[str]:
         """Return the segments that the brand does not have; raises DatabaseAway."""
@@ -46,7 +52,8 @@ class Pace:
     """How soon the reader looks again, in seconds.
 
     What is held behind an open transaction is looked for soon, and less and less soon. While
-    transitions come, it looks without being told: batches are worth it then.
+    transitions come, and until `recently_s` after, it looks without being told: batches are worth
+    it then, and writers tell only once in half of that time.
     """
 
     busy_s: float = 0.01
@@ -80,6 +87,8 @@ class Reader:
         Called again after an error it goes on where it was: the hub knows the position.
         """
         await self._hub.needed.wait()
+        # writers that told somebody else a moment ago wake nobody now
+        self._busy_until = asyncio.get_running_loop().time() + self._pace.recently_s
         if self._hub.position is None:
             self._hub.start(await self._stream.head())
         while self._hub.needed.is_set() and (position := self._hub.position) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from crm.domain.errors import FeatureNotFound, PlayerNotFound
 from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
 from crm.domain.features import SHARE, Feature
-from crm.domain.ports import PlayerFeatures, ShardFeatures
+from crm.domain.ports import PlayerFeatures, ShardFeatures, SomePlayers
 from crm.domain.times import from_us
 
 
@@ -45,6 +45,45 @@ def columns_of(
         if mask is not None:
             missing[name] = mask
     return values, missing
+
+
+Part = tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]
+
+
+def some_players(table: FeatureTable, player_ids: Sequence[str], names: Sequence[str]) -> Part:
+    """Return who of `player_ids` is known; of these in order, values and what is missing.
+
+    The two are of names x known players. Raises FeatureNotFound.
+    """
+    found = [table.row(player) for player in player_ids]
+    known = np.array([row is not None for row in found], bool)
+    rows = np.array([row for row in found if row is not None], np.int64)
+    values, missing = columns_of(table, names, rows)
+    nothing = np.zeros(len(rows), bool)
+    shape = (len(names), len(rows))
+    return (
+        known,
+        np.array([values[name] for name in names], np.int64).reshape(shape),
+        np.array([missing.get(name, nothing) for name in names], bool).reshape(shape),
+    )
+
+
+def in_order(
+    as_of: datetime,
+    count: int,
+    names: Sequence[str],
+    parts: Sequence[tuple[Sequence[int], Part]],
+) -> SomePlayers:
+    """Return what `some_players` found of parts of `count` players, each player in its place."""
+    everybody = np.zeros(count, bool)
+    values = np.zeros((len(names), count), np.int64)
+    missing = np.zeros((len(names), count), bool)
+    for places, (known, found, lacking) in parts:
+        here = np.array(places, np.int64)[known]
+        everybody[here] = True
+        values[:, here], missing[:, here] = found, lacking
+    by_name = dict(zip(names, values, strict=True)), dict(zip(names, missing, strict=True))
+    return SomePlayers(as_of, everybody, *by_name)
 
 
 def shard_features(table: FeatureTable, shard: int, epoch: int, seq: int) -> ShardFeatures:

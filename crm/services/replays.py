@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Protocol
 
 import msgspec
 
 from crm.domain.brands import Brand
-from crm.domain.errors import InvalidRule
+from crm.domain.errors import InvalidRule, TooMuchWork
 from crm.domain.replay import Replay, Replayed
-from crm.domain.rule_references import references
+from crm.domain.rule_clock import asks_scores
+from crm.domain.rule_terms import OnList
+from crm.domain.rules import leaves_of
 from crm.domain.segments import parse, to_text
+from crm.domain.shards import SHARDS
 from crm.domain.times import from_us, to_us
+from crm.services import segment_rules
+from crm.services.segment_store import SegmentSizes
+
+LISTED_OVER_HTTP = 200_000  # players of lists: about a second's reading
 
 
 class Replays(Protocol):
@@ -62,14 +70,30 @@ class SegmentReplay(msgspec.Struct):
 def request(
     brand: Brand, rule: str, first: date, last: date, known_by: datetime | None, now: datetime
 ) -> Replay:
-    """Return what to replay; raises InvalidRule, InvalidRange."""
-    tree = parse(rule, brand)
-    if named := sorted(references(tree)):
-        raise InvalidRule(f'segment "{named[0]}": a replay takes its rule, written out')
+    """Return what is asked; its rule may name segments still. Raises InvalidRule, InvalidRange."""
     known_by_us = None if known_by is None else to_us(known_by)
-    asked = Replay(brand, to_text(tree), first, last, known_by_us)
+    asked = Replay(brand, to_text(parse(rule, brand)), first, last, known_by_us)
     asked.check(to_us(now))
     return asked
+
+
+async def written_out(asked: Replay, store: SegmentSizes, most: int | None = None) -> Replay:
+    """Return what to replay: segments that the rule names as they are now, and players of lists.
+
+    More than `most` players of lists are refused. Raises InvalidRule, TooMuchWork, DatabaseAway.
+    """
+    rule = await segment_rules.written_out(asked.rule, asked.brand, store)
+    if asks_scores(rule):
+        raise InvalidRule("what models say is live: a replay of past days has none of it")
+    lists = sorted({leaf.list for leaf in leaves_of(rule) if isinstance(leaf, OnList)})
+    listed = sum([await store.count_players(name) for name in lists]) if most is not None else 0
+    if most is not None and listed > most:
+        raise TooMuchWork(
+            f"a replay reads whole lists, here {listed:,} players; over HTTP at most {most:,} are"
+            " read: use `crm segments replay`"
+        )
+    players = {name: await store.players_of(name, range(SHARDS)) for name in lists}
+    return replace(asked, rule=to_text(rule), lists=players)
 
 
 def told(asked: Replay, found: Replayed) -> SegmentReplay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
@@ -19,11 +19,12 @@ from crm.domain.errors import (
 )
 from crm.domain.player_lists import PlayerList
 from crm.domain.ports import FeatureShards, Members
-from crm.domain.rule_text import parse
-from crm.domain.rules import Rule
+from crm.domain.rule_text import parse, to_text
 from crm.domain.saved_segments import (
+    Check,
     Kind,
     ListReport,
+    LiveSegment,
     Mode,
     Once,
     SavedSegment,
@@ -34,7 +35,8 @@ from crm.domain.saved_segments import (
     check_name,
 )
 from crm.domain.shards import shard_of
-from crm.services.segment_rules import RuleForms, forms, names_in, whole, written_out
+from crm.services.segment_names import with_names
+from crm.services.segment_rules import NamedRule, RuleForms, forms, named_in, names_in, whole
 from crm.services.segment_store import SegmentStore
 
 PAGE = 20_000  # players that are asked for, or about, at once
@@ -80,7 +82,11 @@ class SavedSegments:
         new = forms(rule, brand, await self.store.active(brand.id))
         segment = self._new(brand, name, new.saved)
         size = await self._size(segment, new)
-        return await self.store.create(msgspec.structs.replace(segment, size=size), once=once)
+        return await self.store.create(
+            msgspec.structs.replace(segment, size=size),
+            once=once,
+            check=_means(new, rule, brand),
+        )
 
     async def create_list(
         self, brand: Brand, name: str, players: PlayerList, once: Once | None
@@ -109,17 +115,31 @@ class SavedSegments:
         if (found := await self.store.answered(once)) is not None:
             return found
         before = await self.store.get(segment)
+        checks: list[Check] = []
         text: str | None = None
         size: SegmentSize | None = None
         if rule is not None:
-            live = await self.store.active(before.brand)
-            new = forms(rule, self._brand(before), live, segment)
+            brand = self._brand(before)
+            new = forms(rule, brand, await self.store.active(before.brand), segment)
             text, size = new.saved, await self._size(before, new)
+            checks.append(_means(new, rule, brand, segment))
         if name is not None and check_name(name) != before.name:
-            await self._must_be_free(before, {before.name})
+            checks.append(self._is_free(before, {before.name}))
+
+        def check(live: Sequence[LiveSegment]) -> None:
+            for one in checks:
+                one(live)
+
         players = None if size is None else size.players
         return await self.store.edit(
-            segment, read, name=name, rule=text, at=self._now(), size=players, once=once
+            segment,
+            read,
+            name=name,
+            rule=text,
+            at=self._now(),
+            size=players,
+            once=once,
+            check=check,
         )
 
     async def put_players(
@@ -147,9 +167,8 @@ class SavedSegments:
         if (found := await self.store.answered(once)) is not None:
             return found
         before = await self.store.get(segment)
-        if before.archived_at is None:
-            await self._must_be_free(before, {before.id, before.name})
-        return await self.store.archive(segment, read, self._now(), once)
+        check = self._is_free(before, {before.id, before.name})
+        return await self.store.archive(segment, read, self._now(), once, check)
 
     def _new(self, brand: Brand, name: str, rule: str | None) -> SavedSegment:
         now = self._now()
@@ -182,29 +201,37 @@ class SavedSegments:
             unknown=given - known,
         )
 
-    async def _must_be_free(self, segment: SavedSegment, called: Set[str]) -> None:
-        if uses := await self._uses(segment, called):
-            names = ", ".join(f'"{use.name}"' for use in uses[:5])
-            raise SegmentInUse(f"other segments name this one in their rules: {names}")
+    def _is_free(self, segment: SavedSegment, called: Set[str]) -> Check:
+        """Return the check that no other segment calls `segment` by one of these names."""
 
-    async def whole(self, brand: Brand, rule: str | dict[str, Any]) -> Rule:
-        """Return a rule (text or tree) with what other segments put into it; raises InvalidRule."""
-        return await written_out(rule, brand, self.store)
+        def check(live: Sequence[LiveSegment]) -> None:
+            if uses := self._uses(segment, called, live):
+                names = ", ".join(f'"{use.name}"' for use in uses[:5])
+                raise SegmentInUse(f"other segments name this one in their rules: {names}")
+
+        return check
+
+    async def named(self, brand: Brand, rule: str | dict[str, Any]) -> NamedRule:
+        """Return a rule (text or tree) with the segments that it names; raises InvalidRule."""
+        return await named_in(rule, brand, self.store)
 
     # --- questions ------------------------------------------------------------------------------
 
     async def usage(self, segment: SavedSegment) -> list[Use]:
         """Return what relies on a segment: the live segments of its brand whose rules name it."""
-        return await self._uses(segment, {segment.id, segment.name})
+        called = {segment.id, segment.name}
+        return self._uses(segment, called, await self.store.active(segment.brand))
 
-    async def _uses(self, segment: SavedSegment, called: Set[str]) -> list[Use]:
+    def _uses(
+        self, segment: SavedSegment, called: Set[str], live: Sequence[LiveSegment]
+    ) -> list[Use]:
         """Return the live segments that call `segment` by one of these names."""
         if segment.archived_at is not None:  # whoever has its name now is meant
             called = called - {segment.name}
         brand = self._brand(segment)
         return [
             Use("segment", one.id, one.name, one.version)
-            for one in await self.store.active(segment.brand)
+            for one in live
             if one.rule is not None and one.id != segment.id and called & names_in(one.rule, brand)
         ]
 
@@ -248,9 +275,9 @@ class SavedSegments:
             holds = await self.store.holds(segment.id, shard, player_id)
             as_of, told = self._now(), Why("list", holds, text=f'in the list "{segment.name}"')
         else:
-            rule = await self._whole(segment, segment.rule)
-            found = await self._shards.explain(segment.brand, rule, player_id)
-            as_of, told = found.as_of, found.why
+            named = await named_in(segment.rule, self._brand(segment), self.store)
+            found = await self._shards.explain(segment.brand, to_text(named.whole), player_id)
+            as_of, told = found.as_of, with_names(named, found.why)
         return WhyAnswer(
             segment=segment.id,
             version=segment.version,
@@ -275,6 +302,18 @@ class SavedSegments:
 
     def _brand(self, segment: SavedSegment) -> Brand:
         return choose(self._brands, segment.brand)
+
+
+def _means(
+    new: RuleForms, rule: str | dict[str, Any], brand: Brand, itself: str | None = None
+) -> Check:
+    """Return the check that a rule still means what was found when its forms were made."""
+
+    def check(live: Sequence[LiveSegment]) -> None:
+        if forms(rule, brand, live, itself).saved != new.saved:
+            raise InvalidRule("a segment that the rule names was changed just now; try again")
+
+    return check
 
 
 def new_segment_id() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -29,6 +29,30 @@ class RuleForms(NamedTuple):
     on_lists: bool
 
 
+class NamedRule(NamedTuple):
+    """A rule that names segments by id, those `segments`, and the `whole` with them written out."""
+
+    rule: Rule
+    segments: Mapping[str, Known]
+    whole: Rule
+
+
+def named(rule: str | dict[str, Any], brand: Brand, live: Iterable[LiveSegment]) -> NamedRule:
+    """Return a rule, given as text or as a tree, among a brand's live segments.
+
+    Raises InvalidRule.
+    """
+    tree = _read(rule, brand)
+    known = _known(live, brand) if _named(tree) else {}
+    tree = by_id(tree, known)
+    return NamedRule(tree, known, parse(to_text(resolve(tree, known)), brand))
+
+
+async def named_in(rule: str | dict[str, Any], brand: Brand, store: LiveSegments) -> NamedRule:
+    """Return a rule among the segments of a store, which is asked only if it names any."""
+    return named(rule, brand, await store.active(brand.id) if names_segments(rule) else ())
+
+
 def forms(
     rule: str | dict[str, Any], brand: Brand, live: Iterable[LiveSegment], itself: str | None = None
 ) -> RuleForms:
@@ -37,7 +61,7 @@ def forms(
     Raises InvalidRule, also where it would make a segment that names `itself` go in a circle or
     grow too large.
     """
-    tree = parse(rule, brand) if isinstance(rule, str) else from_tree(rule, brand)
+    tree = _read(rule, brand)
     known = _known(live, brand) if itself is not None or _named(tree) else {}
     tree = by_id(tree, known)
     whole = resolve(tree, known, itself)
@@ -56,8 +80,7 @@ def names_segments(rule: str | dict[str, Any]) -> bool:
 
 async def written_out(rule: str | dict[str, Any], brand: Brand, store: LiveSegments) -> Rule:
     """Return a rule with what other segments put into it; raises InvalidRule."""
-    live = await store.active(brand.id) if names_segments(rule) else []
-    return parse(forms(rule, brand, live).whole, brand)
+    return (await named_in(rule, brand, store)).whole
 
 
 def whole(rule: str, brand: Brand, live: Iterable[LiveSegment]) -> str:
@@ -74,6 +97,10 @@ def names_in(rule: str, brand: Brand) -> set[str]:
     with suppress(InvalidRule):
         return _named(_parsed(rule, brand))
     return set()
+
+
+def _read(rule: str | dict[str, Any], brand: Brand) -> Rule:
+    return parse(rule, brand) if isinstance(rule, str) else from_tree(rule, brand)
 
 
 def _named(rule: Rule) -> set[str]:

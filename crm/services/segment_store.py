@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from crm.domain.saved_segments import (
+    Check,
     ListReport,
     LiveSegment,
     Mode,
@@ -62,13 +63,14 @@ class SegmentStore(SegmentSizes, Protocol):
         players: Sequence[str] = (),
         report: ListReport | None = None,
         once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Store a new segment with its size, and the players of a list.
 
-        Raises SegmentNameTaken, TooLarge.
+        Raises SegmentNameTaken, TooLarge, and what `check` raises.
         """
 
-    async def edit(
+    async def edit(  # noqa: PLR0913 - what may change, and under which conditions
         self,
         segment: str,
         read: int,
@@ -78,10 +80,12 @@ class SegmentStore(SegmentSizes, Protocol):
         at: datetime,
         size: int | None = None,
         once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Make the version after `read`, whose rule has `size` players; None: as it is.
 
-        Raises SegmentNotFound, SegmentArchived, SegmentChanged, SegmentNameTaken, InvalidSegment.
+        Raises SegmentNotFound, SegmentArchived, SegmentChanged, SegmentNameTaken, InvalidSegment,
+        and what `check` raises.
         """
 
     async def put_players(
@@ -101,11 +105,16 @@ class SegmentStore(SegmentSizes, Protocol):
         """
 
     async def archive(
-        self, segment: str, read: int | None, at: datetime, once: Once | None = None
+        self,
+        segment: str,
+        read: int | None,
+        at: datetime,
+        once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Archive a segment, for good; one that is archived stays as it is.
 
-        Raises SegmentNotFound, SegmentChanged.
+        Raises SegmentNotFound, SegmentChanged, and what `check` raises.
         """
 
     async def get(self, segment: str) -> SavedSegment:

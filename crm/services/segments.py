@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from crm.domain.brands import Brand
 from crm.domain.column_source import Mask
 from crm.domain.feature_table import FeatureTable
-from crm.domain.ports import TermCount
+from crm.domain.ports import ClusterCount, TermCount
+from crm.domain.score_columns import CLUSTER
 from crm.domain.segments import Rule, compile_mask, from_tree, to_tree, top_terms
 
 SAMPLE = 10
@@ -22,13 +23,14 @@ _NO_TERM = np.uint8(255)  # a rule has fewer terms
 class Matching(NamedTuple):
     """How many of the table's players match, of how many, and up to SAMPLE of them.
 
-    `terms` is by what the rule joins with `and`, in its order.
+    `terms` is by what the rule joins with `and`, in its order; `clusters` by their ids.
     """
 
     matches: int
     total: int
     sample: list[str]
     terms: list[TermCount]
+    clusters: list[ClusterCount]
 
 
 def matching(table: FeatureTable, brand: Brand, rule: Rule) -> Matching:
@@ -42,7 +44,8 @@ def matching(table: FeatureTable, brand: Brand, rule: Rule) -> Matching:
         tally.add(compile_mask(term, brand, table, total))
     in_all = tally.in_all()
     some = table.ids_at(np.array(_first(in_all, SAMPLE), np.int64))
-    return Matching(int(np.count_nonzero(in_all)), total, some, tally.terms())
+    matches = int(np.count_nonzero(in_all))
+    return Matching(matches, total, some, tally.terms(), _clusters(table, in_all))
 
 
 def summed(parts: Sequence[Sequence[TermCount]]) -> list[TermCount]:
@@ -50,6 +53,29 @@ def summed(parts: Sequence[Sequence[TermCount]]) -> list[TermCount]:
     return [
         TermCount(*map(sum, zip(*of_term, strict=True))) for of_term in zip(*parts, strict=True)
     ]
+
+
+def by_cluster(parts: Sequence[Sequence[ClusterCount]]) -> list[ClusterCount]:
+    """Return the counts of each cluster over several tables, those in no cluster last."""
+    found: dict[int | None, int] = {}
+    for cluster, matches in (one for part in parts for one in part):
+        found[cluster] = found.get(cluster, 0) + matches
+    known = sorted(cluster for cluster in found if cluster is not None)
+    if not known:
+        return []
+    return [ClusterCount(one, found[one]) for one in (*known, *({None} & found.keys()))]
+
+
+def _clusters(table: FeatureTable, mask: Mask) -> list[ClusterCount]:
+    """Return how many of the players in `mask` each cluster has."""
+    if table.scores.serving.models.clusters is None:
+        return [ClusterCount(None, int(np.count_nonzero(mask)))] if mask.any() else []
+    clusters, missing = table.column(CLUSTER)
+    known = mask if missing is None else mask & ~missing
+    counts = np.bincount(clusters[known])
+    found = [ClusterCount(int(n), int(counts[n])) for n in np.flatnonzero(counts)]
+    unknown = int(np.count_nonzero(mask)) - int(counts.sum())
+    return [*found, ClusterCount(None, unknown)] if unknown else found
 
 
 class _Tally:

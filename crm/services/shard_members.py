@@ -7,6 +7,7 @@ from typing import Protocol
 
 from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
+from crm.domain.live_scores import ServingScores
 from crm.domain.membership import Caused, Membership, Transition, Watched
 from crm.domain.telling import Told
 from crm.services.shard_tables import ShardTables
@@ -18,8 +19,15 @@ class SegmentSource(Protocol):
     async def revision(self) -> int:
         """Return a number that rises with every change to any segment."""
 
-    async def live(self) -> Watched:
-        """Return all that are live."""
+    async def live(self, shards: Collection[int]) -> Watched:
+        """Return all that are live, with the players of lists that are of these shards."""
+
+
+class ModelSource(Protocol):
+    """Which models serve; may raise DatabaseAway."""
+
+    async def live(self) -> Mapping[str, ServingScores]:
+        """Return what serves by brand: the same object as long as the same models do."""
 
 
 class ShardMembers:
@@ -45,6 +53,29 @@ class ShardMembers:
         for brand in {*self._of, *live.segments}:
             self._membership(brand).use(live.segments.get(brand, ()))
         self._must_tell = True
+
+    def take_scores(self, brand: str) -> None:
+        """Go over to the scores of new models: whoever is in then, has not entered."""
+        self.tick()
+        self.tables.drop_copy(brand)
+        if brand in self._of:
+            self._of[brand].take_scores()
+        else:
+            self.tables.of(brand).scores.take_over()
+
+    def list_more(self, live: Watched) -> None:
+        """Know of further players on our lists, in shards that are about to arrive.
+
+        Not of another version of a list, as `live` may have it: everybody else here would move.
+        """
+        ours, theirs = _list_versions(self.live), _list_versions(live)
+        for brand in {*self.live.lists, *live.lists} & self._brands.keys():
+            table = self.tables.of(brand)
+            table.lists |= {
+                name: players
+                for name, players in live.lists.get(brand, {}).items()
+                if live is self.live or (name in ours and ours[name] == theirs.get(name))
+            }
 
     def tick(self) -> None:
         """Take in what the clock has caused."""
@@ -86,6 +117,7 @@ class ShardMembers:
 
     def settle(self, telling: OwnersTelling, applied: Sequence[LoggedEvent]) -> None:
         """Take in that `telling` is written, and its events are applied."""
+        self._follow_tables()  # one may have been exchanged while the events were written
         written = set(telling.pending)
         self._pending = [one for one in self._pending if one not in written]
         self._arrived -= telling.arrived
@@ -104,6 +136,7 @@ class ShardMembers:
 
     def take(self, shard: int, other: ShardMembers) -> None:
         """Take in who of a shard is in, as another owner's tables had it, now that it is here."""
+        self._follow_tables()
         for brand, theirs in other._of.items():  # its own kind
             self._membership(brand).take(self.tables.of(brand).rows_of(shard), theirs)
 
@@ -127,6 +160,12 @@ class ShardMembers:
         for brand, membership in self._of.items():
             if membership.table is not self.tables.of(brand):
                 self._of[brand] = membership.over(self.tables.of(brand))
+
+
+def _list_versions(live: Watched) -> dict[str, int]:
+    """Return the versions of the lists that live rules ask for."""
+    segments = [segment for of_brand in live.segments.values() for segment in of_brand]
+    return {name: version for segment in segments for name, version in segment.lists}
 
 
 class OwnersTelling:

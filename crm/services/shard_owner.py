@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,18 +25,21 @@ from crm.domain.errors import (
 )
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_table import FeatureTable
+from crm.domain.live_scores import ServingScores
 from crm.domain.membership import Watched
 from crm.domain.ports import Appended, Claim, EventLog, Files, Past, SnapshotName
 from crm.domain.times import from_us, to_us
 from crm.services.measure_backfill import MeasureBackfill
 from crm.services.shard_adoption import Adoption, newest_snapshots
 from crm.services.shard_members import (
+    ModelSource,
     OwnersTelling,
     SegmentSource,
     ShardMembers,
 )
 from crm.services.shard_snapshots import ShardSnapshot
 from crm.services.shard_tables import ShardTables
+from crm.services.watched_models import NoModels
 from crm.services.write_queue import WriteQueue
 
 log = structlog.get_logger(__name__)
@@ -48,6 +51,8 @@ MAX_WAITING = 100_000  # events in the queue: beyond, callers are asked to wait
 LEASE_S = 1.0
 _SNAPSHOT_PACE = 0.8  # of the age that is allowed: one that is written meanwhile is older
 MAX_LEAD = timedelta(seconds=2)
+SCORED_AT_ONCE = 1_024  # players, before others have their turn: some 10 ms
+_SCORE_EVERY_S = 0.1  # a call of a model costs as much as some hundred players
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Stores:
     past: Past
     files: Files
     segments: SegmentSource
+    models: ModelSource = field(default_factory=NoModels)
 
 
 class ShardOwner:
@@ -83,12 +89,17 @@ class ShardOwner:
         self._now = now
         self._sleep = sleep
         self.max_batch = MAX_BATCH  # 1: each caller has a transaction of its own
+        self.scored_at_once = SCORED_AT_ONCE
         self.epochs: dict[int, int] = {}  # of the shards that are served
         self.heads: dict[int, int] = {}
         self._arriving: dict[int, int] = {}  # epochs of shards that are claimed, not yet served
         self._tables = ShardTables(brands, now)
         self._members = ShardMembers(name, brands, self._tables)
         self._live: tuple[int, Watched] | None = None  # with their revision
+        self._serving: Mapping[str, ServingScores] = {}
+        self._listed: frozenset[int] = frozenset()  # shards whose players are on its lists
+        self._learning = asyncio.Lock()
+        self._wanted: set[int] = set()  # shards that are to be adopted, claimed or not yet
         self._writing = asyncio.Lock()
         self._snapshot_seqs: dict[int, int] = {}
         self._backfill = MeasureBackfill(ShardTables(brands, now))
@@ -115,11 +126,14 @@ class ShardOwner:
             if not wanted:
                 return
             stores = self._stores
-            await self._learn_segments()
-            claims = await stores.history.claim(wanted, self.name)
-            claimed = _loop_time()
-            self._arriving = {shard: claim.epoch for shard, claim in claims.items()}
+            self._wanted = set(wanted)
             try:
+                await self._learn_segments()
+                if self._asks_scores():  # else they are learnt while it serves
+                    await self._learn_models()
+                claims = await stores.history.claim(wanted, self.name)
+                claimed = _loop_time()
+                self._arriving = {shard: claim.epoch for shard, claim in claims.items()}
                 adoptions = [
                     Adoption(some, self._tables_at(clock_us), self._backfill)
                     for clock_us, some in _by_clock(claims).items()
@@ -127,12 +141,13 @@ class ShardOwner:
                 replayed = 0
                 for adoption in adoptions:
                     replayed += await adoption.run(stores.history, stores.past, stores.files)
+                    await self._score_arriving(adoption)
                 if not released and any(claim.epoch > 1 for claim in claims.values()):
                     await self._sleep(max(0.0, claimed + LEASE_S - _loop_time()))
                 for adoption in adoptions:
                     await self._serve(adoption)
             finally:
-                self._arriving = {}
+                self._arriving, self._wanted = {}, set()
         log.info("shards_ready", owner=self.name, shards=len(wanted), replayed=replayed)
 
     async def prepare(self, shards: Sequence[int]) -> None:
@@ -152,11 +167,17 @@ class ShardOwner:
         first = not self.epochs
         if first:
             self._tables, self._members = adoption.tables, members
+            self._tables.serve(self._serving)
             gone = adoption.claims.keys() - self._arriving.keys()
             self._tables.drop(gone)
             self._members.drop(gone)
+        elif self._live is not None:
+            self._members.list_more(self._live[1])
         pending = members.leave()
         for shard, claim in adoption.claims.items():
+            if not first:
+                await self._agree(adoption, members)
+                pending += members.leave()  # what was caused before it went over to other models
             if shard not in self._arriving:  # lost again
                 continue
             if not first:
@@ -273,7 +294,9 @@ class ShardOwner:
 
     async def _append(self, groups: list[Group]) -> Appended:
         """Append and apply."""
+        await self._score_in_slices()
         self._use_segments()
+        self._take_scores()
         epochs, telling = dict(self.epochs), self._members.telling()
         if not groups and not telling.due:
             return Appended([], [], [], [])
@@ -330,15 +353,95 @@ class ShardOwner:
     # --- segments -------------------------------------------------------------------------------
 
     async def _learn_segments(self) -> None:
-        """Read the live segments again, if any has changed; the writer goes over to them."""
+        """Read the live segments again, if any has changed; the writer goes over to them.
+
+        And the lists of those that there are, if further shards need them.
+        """
         source = self._stores.segments
-        revision = await source.revision()
-        if self._live is None or self._live[0] != revision:
-            self._live = revision, await source.live()
+        async with self._learning:  # what was asked for fewer shards must not come last
+            shards = frozenset(self._wanted | self.epochs.keys())
+            while True:
+                revision, known = await source.revision(), self._live
+                if known is not None and known[0] == revision and shards <= self._listed:
+                    return
+                live = await source.live(shards)
+                if known is None or known[0] != revision:
+                    self._live, self._listed = (revision, live), shards
+                elif await source.revision() == revision:  # else the lists may be newer than it
+                    known[1].lists, self._listed = live.lists, shards
 
     def _use_segments(self) -> None:
         if self._live is not None and self._members.live is not self._live[1]:
             self._members.use(self._live[1])
+
+    # --- scores ---------------------------------------------------------------------------------
+
+    async def _learn_models(self) -> None:
+        """Know which models serve; where others do than before, they score all in slices."""
+        self._serving = await self._stores.models.live()
+        self._tables.serve(self._serving)
+
+    def _take_scores(self) -> None:
+        """Go over to the scores of new models that have scored all players."""
+        for brand in self._tables.scored(self.scored_at_once):
+            self._members.take_scores(brand)
+            log.info("scores_changed", owner=self.name, brand=brand)
+
+    async def _score_arriving(self, adoption: Adoption) -> None:
+        """Score shards that arrive by the clock up to which all is told, if a segment asks."""
+        if self._asks_scores():
+            await self._score_as_here(adoption.tables)
+            adoption.tables.take_scores()
+
+    async def _agree(self, adoption: Adoption, members: ShardMembers) -> None:
+        """Have what arrives go over to the models that are read here, without a word.
+
+        They may be others than those it was scored with; what the clock has caused by those, is
+        told. There is no await after the last look: what comes next, finds both sides agreed.
+        """
+        while members.live.asking and (others := adoption.tables.reading_others(self._reading())):
+            await self._score_as_here(adoption.tables)
+            for brand in others:
+                members.take_scores(brand)
+
+    async def _score_as_here(self, tables: ShardTables) -> None:
+        """Score all players of `tables` with the models that are read here, in slices."""
+        tables.serve(self._reading())
+        more = True
+        while more:
+            more = tables.renew_scores(self.scored_at_once)
+            await asyncio.sleep(0)
+
+    def _reading(self) -> Mapping[str, ServingScores]:
+        """Return the models whose scores are read; before there is a shard: will be read."""
+        return self._tables.reading() if self.epochs else self._serving
+
+    def _asks_scores(self) -> bool:
+        return self._live is not None and bool(self._live[1].asking)
+
+    async def _score_in_slices(self) -> None:
+        """Leave few players whose scores are not those of their features, as after a midnight.
+
+        Of the brands alone whose segments ask for scores: a commit waits for nobody else's.
+        """
+        self._tables.advance()
+        more = self._tables.renew_late(self._members.live.asking, self.scored_at_once)
+        while more:
+            await asyncio.sleep(0)
+            more = self._tables.renew_late(self._members.live.asking, self.scored_at_once)
+
+    async def score_forever(self) -> None:
+        """Score who has changed, a slice at a time, so that readers find little to do."""
+        asked = -LEASE_S
+        while not self.lost_all.is_set():
+            if _loop_time() - asked > LEASE_S / 4:
+                asked = _loop_time()
+                with suppress(DatabaseAway):  # whoever renews the lease says so
+                    await self._learn_models()
+            more = self._tables.renew_scores(self.scored_at_once)
+            if self._tables.scored(self.scored_at_once):
+                self._queue.wake()  # the writer goes over to them
+            await asyncio.sleep(0 if more else _SCORE_EVERY_S)
 
     async def _tell_until(self, clock_us: int) -> None:
         """Have all transitions written up to a moment that has passed."""
@@ -362,6 +465,17 @@ class ShardOwner:
             raise ShardsWarming("the caller's clock is ahead of the shard's")
         table = self._tables.of(brand)
         table.advance(to_us(as_of or now))
+        return table
+
+    async def scored_table(self, brand: str, as_of: datetime | None = None) -> FeatureTable:
+        """Return the brand's table as `table` does, for a reader of scores: few are to be made."""
+        table = await self.table(brand, as_of)
+        table.age_scores()  # who has not been looked at for a day, is late too
+        while table.scores.late > self.scored_at_once:
+            table.renew_scores(self.scored_at_once)
+            await asyncio.sleep(0)
+            table = await self.table(brand, as_of)
+            table.age_scores()
         return table
 
     @property
@@ -402,8 +516,9 @@ class ShardOwner:
             except CrmError as error:
                 log.warning("ownership_unverified", owner=self.name, error=error.code)
             self._tables.advance()
-            if self._live is not None and (self._live[1] or self._members.live):
-                self._queue.wake()  # the clock may have caused something
+            live = None if self._live is None else self._live[1]
+            if live is not None and (live or self._members.live is not live):
+                self._queue.wake()  # the clock may have caused something, or a list has come
             await asyncio.sleep(LEASE_S / 4)
 
     # --- snapshots ------------------------------------------------------------------------------

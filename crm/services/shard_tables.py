@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -12,6 +12,7 @@ from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
+from crm.domain.live_scores import NO_SCORES, ServingScores
 from crm.domain.times import to_us
 from crm.services.shard_snapshots import Lacking, ShardSnapshot
 
@@ -32,6 +33,7 @@ class _Copy:
         if left:
             shard = min(left)
             self.table.load(shard, of.export(shard))
+            self.table.renew_scores(len(self.table))
             self._copied.add(shard)
         return not left
 
@@ -55,13 +57,15 @@ class ShardTables:
         self._now = now
         self._tables: dict[str, FeatureTable] = {}
         self._copies: dict[str, _Copy] = {}
+        self._serving: Mapping[str, ServingScores] = {}
 
     def of(self, brand: str) -> FeatureTable:
         """Return the brand's table."""
         table = self._tables.get(brand)
         if table is None:
             of = self._brands[brand]
-            table = FeatureTable(of.zone, to_us(self._now()), features_of(of))
+            serving = self._serving.get(brand, NO_SCORES)
+            table = FeatureTable(of.zone, to_us(self._now()), features_of(of), serving)
             self._tables[brand] = table
         return table
 
@@ -145,6 +149,66 @@ class ShardTables:
         for copy in self._copies.values():
             copy.drop(dropped)
 
+    # --- scores ---------------------------------------------------------------------------------
+
+    def serve(self, serving: Mapping[str, ServingScores]) -> None:
+        """Have these models score the players of their brands, in slices: see `renew_scores`."""
+        self._serving = serving
+        for brand, table in self._tables.items():
+            table.serve(serving.get(brand, NO_SCORES))
+            if brand in self._copies:
+                self._copies[brand].table.serve(serving.get(brand, NO_SCORES))
+
+    def renew_scores(self, most: int) -> bool:
+        """Score at most so many players who wait for it; return whether more do.
+
+        First those whom readers wait for, of whatever brand.
+        """
+        for table in self._tables.values():
+            table.age_scores()
+        waiting = [table for table in self._tables.values() if table.scores.waiting]
+        if waiting:
+            late = (table for table in waiting if table.scores.late)
+            next(late, waiting[0]).renew_scores(most)
+        return any(table.scores.waiting for table in waiting)
+
+    def renew_late(self, brands: Collection[str], most: int) -> bool:
+        """If more than `most` players of some brands are late, score so many; return whether."""
+        tables = [table for brand, table in self._tables.items() if brand in brands]
+        for table in tables:
+            table.age_scores()
+        late = [table for table in tables if table.scores.late]
+        if sum(table.scores.late for table in late) <= most:
+            return False
+        late[0].renew_scores(most)
+        return True
+
+    def scored(self, few: int) -> list[str]:
+        """Return the brands whose new models have scored all players but a few."""
+        return [brand for brand, table in self._tables.items() if table.scores.ready(few)]
+
+    def reading(self) -> Mapping[str, ServingScores]:
+        """Return by brand the models whose scores are read."""
+        read = {brand: table.scores.serving for brand, table in self._tables.items()}
+        return {**self._serving, **read}
+
+    def reading_others(self, reading: Mapping[str, ServingScores]) -> list[str]:
+        """Return the brands of which the scores of other models are read here."""
+        return [
+            brand
+            for brand, table in self._tables.items()
+            if table.scores.serving is not reading.get(brand, NO_SCORES)
+        ]
+
+    def take_scores(self) -> None:
+        """Go over to the scores of new models, where nobody looks yet."""
+        for table in self._tables.values():
+            table.scores.take_over()
+
+    def drop_copy(self, brand: str) -> None:
+        """Begin a copy anew: what is begun has the scores of models that are read no longer."""
+        self._copies.pop(brand, None)
+
     def tidy(self) -> bool:
         """Give back the rows of dropped shards, by a short step; return whether one is left."""
         for brand, table in self._tables.items():
@@ -154,5 +218,6 @@ class ShardTables:
             return False
         brand, copy = next(iter(self._copies.items()))
         if copy.advance(self._tables[brand]):
+            copy.table.lists = self._tables[brand].lists  # they may have changed meanwhile
             self._tables[brand] = self._copies.pop(brand).table
         return True

@@ -12,10 +12,13 @@ from deployments.api import (
     docs,
     events,
     health,
+    models,
     players,
     problems,
     replays,
+    retrains,
     saved_segments,
+    scores,
     segment_members,
     segments,
 )
@@ -47,8 +50,8 @@ def create_app(services: Services) -> FastAPI:
     )
     problems.install(app)
     nouns = (
-        events, players, segments, replays, saved_segments, segment_members, clusters, analytics,
-        health,
+        events, scores, players, segments, replays, saved_segments, segment_members, clusters,
+        models, retrains, analytics, health,
     )  # fmt: skip
     for noun in nouns:
         app.include_router(noun.router(services))

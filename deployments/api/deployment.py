@@ -13,11 +13,13 @@ from ray import serve
 from actors.gateway import ShardGateway
 from actors.replays import RayReplays
 from crm.adapters import clock
-from crm.adapters.postgres.clustering import PostgresClusterStore
+from crm.adapters.model_files import LakeModelFiles
 from crm.adapters.postgres.events import PostgresEventLog
 from crm.adapters.postgres.keys import PostgresKeys
+from crm.adapters.postgres.models import PostgresModels
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.quarantine import PostgresQuarantine
+from crm.adapters.postgres.retrains import PostgresRetrains
 from crm.adapters.postgres.segments import PostgresSegments
 from crm.adapters.redis.answers import RedisAnswers
 from crm.adapters.redis.cache import RedisCache
@@ -25,12 +27,14 @@ from crm.adapters.vault import open_vault
 from crm.domain.brands import Brand
 from crm.domain.events import Door
 from crm.domain.rates import Rates
+from crm.services.clustering import ServingClusters
 from crm.services.ingest import Ingest
 from crm.services.overview import Overviews
 from crm.services.saved_segments import SavedSegments, new_segment_id
 from deployments.api.app import create_app
 from deployments.api.guard import KnownKeys
 from deployments.api.services import Check, Services
+from deployments.scores import ServedScores
 
 REPLAYED_EVENTS = 2_000_000  # of all brands, by a request: about 10 s on two cores
 NEEDED = frozenset({"postgres", "shards"})
@@ -61,22 +65,28 @@ class Api:
 
 def _services(spec: ApiSpec) -> Services:
     pool = Pool(spec.dsn)
+    models = PostgresModels(pool)
     gateway = ShardGateway(
         spec.brands, PostgresEventLog(spec.dsn, clock.now), coalesce=spec.coalesce
     )
     door = Door(spec.brands, open_vault(spec.vault_key), spec.rates)
+    scores = ServedScores()
     return Services(
         brands=spec.brands,
         ingest=Ingest(door, gateway, PostgresQuarantine(pool), clock.now),
         shards=gateway,
-        clusters=PostgresClusterStore(pool),
+        clusters=ServingClusters(models),
+        models=models,
+        model_files=LakeModelFiles(spec.lake_uri),
         segments=SavedSegments(
             PostgresSegments(pool), gateway, spec.brands, clock.now, new_segment_id
         ),
         overviews=Overviews(gateway, RedisAnswers(spec.redis_url, time.monotonic), clock.now),
         replays=RayReplays(spec.dsn, spec.lake_uri, REPLAYED_EVENTS),
+        retrains=PostgresRetrains(pool),
+        scores=scores,
         keys=KnownKeys(PostgresKeys(pool), time.monotonic),
-        checks=_checks(spec, pool, gateway),
+        checks={**_checks(spec, pool, gateway), "models": scores.state},
         needed=NEEDED,
         now=clock.now,
     )

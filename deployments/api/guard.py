@@ -59,13 +59,17 @@ class KnownKeys:
 
     async def knows(self, key: str) -> bool:
         """Whether `key` is known. Comparing digests leaves no timing to learn from."""
+        return await self.name(key) is not None
+
+    async def name(self, key: str) -> str | None:
+        """Return what `key` is called, None if it is not known."""
         digest = sha256(key.encode()).digest()
         age = self._monotonic() - self._read_at
         if age > REREAD_S or (digest not in self._digests and age > REREAD_S / 5):
             if self._reading is None or self._reading.done():  # else one reading serves all
                 self._reading = asyncio.create_task(self._read())
             await asyncio.shield(self._reading)
-        return digest in self._digests
+        return self._digests.get(digest)
 
     async def _read(self) -> None:
         self._digests = await self._keys.digests()

@@ -10,19 +10,26 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
+from crm.domain.drift import Drift
+from crm.domain.models import RegisteredModel
+from crm.domain.retrains import Retrain
 from crm.domain.saved_segments import SavedSegment
-from crm.services.clustering import PlayerCluster
+from crm.services.clustering import ClusterMoves, PlayerCluster
 from crm.services.ingest import IngestReport
 from crm.services.overview import Overview
+from crm.services.predictions import PlayerScores, PredictionReport
 from crm.services.replays import SegmentReplay
 from crm.services.saved_segments import WhyAnswer
+from deployments.api import predictions
 from deployments.api.answers import REF, problems
 from deployments.api.clusters import ClusterList
 from deployments.api.events import event_schema
 from deployments.api.guard import OPEN
 from deployments.api.health import Health, Readiness
+from deployments.api.models import ModelChangeList, ModelList
 from deployments.api.players import FeatureList, FeaturesOfPlayer, Player
 from deployments.api.problems import Problem
+from deployments.api.retrains import RetrainList
 from deployments.api.saved_segments import (
     ListedSegment,
     SegmentList,
@@ -36,18 +43,27 @@ from deployments.live import tickets
 
 _TYPES = (
     ClusterList,
+    Drift,
+    ClusterMoves,
     FeatureList,
     FeaturesOfPlayer,
     Health,
     IngestReport,
     ListedSegment,
     MemberList,
+    ModelChangeList,
+    ModelList,
     tickets.LiveTicket,
     Overview,
     Player,
     PlayerCluster,
+    PlayerScores,
+    PredictionReport,
     Problem,
     Readiness,
+    Retrain,
+    RetrainList,
+    RegisteredModel,
     SavedSegment,
     SegmentList,
     RuleSchema,
@@ -64,6 +80,8 @@ _TAGS = [
     {"name": "features", "description": "What is known of every player."},
     {"name": "segments", "description": "Players by rule, or on a list."},
     {"name": "clusters", "description": "Players by likeness."},
+    {"name": "models", "description": "What was trained, what serves, and training anew."},
+    {"name": "predictions", "description": "Cluster, churn and value of players, live."},
     {"name": "live", "description": "What happens, as it happens: a WebSocket, see docs/live.md."},
     {"name": "analytics", "description": "All players of a brand together."},
     {"name": "health", "description": "The state of the service; no key is needed."},
@@ -102,7 +120,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def _elsewhere() -> Sequence[BaseRoute]:
     """Return the routes that another deployment serves under the same address."""
-    return tickets.router(cast("tickets.HasTickets", None)).routes
+    return [
+        *predictions.router(cast("predictions.HasPredictions", None)).routes,
+        *tickets.router(cast("tickets.HasTickets", None)).routes,
+    ]
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:

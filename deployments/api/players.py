@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 
 from crm.domain.feature_list import features_of
 from crm.domain.features import Feature
+from crm.domain.score_columns import LISTED
 from crm.services import clustering
 from crm.services.clustering import PlayerCluster
 from crm.services.player_features import Written, for_reading
@@ -76,7 +77,7 @@ def router(services: Services) -> APIRouter:
         summary="Read a player's cluster",
         tags=["players"],
         response_model=None,
-        responses=answers(PlayerCluster, *_ASKED, "clusters_not_found"),
+        responses=answers(PlayerCluster, *_ASKED, "clusters_not_found", "model_unusable"),
     )
     async def read_cluster(player_id: str, brand: str | None = None) -> Response:
         """Return the player cluster that the player's live features belong to."""
@@ -109,7 +110,11 @@ def router(services: Services) -> APIRouter:
         responses=answers(FeatureList, "unknown_brand"),
     )
     async def list_features(brand: str | None = None) -> Response:
-        """Return every feature with its unit and meaning; rules and clusters use these names."""
-        return json(FeatureList(list(features_of(services.brand(brand)).features.values())))
+        """Return every feature with its unit and meaning; rules and clusters use these names.
+
+        The last ones are what serving models say of a player: for rules, and for no model.
+        """
+        features = features_of(services.brand(brand)).features.values()
+        return json(FeatureList([*features, *LISTED]))
 
     return routes

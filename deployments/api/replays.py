@@ -52,14 +52,17 @@ def router(services: Services) -> APIRouter:
         From the events in the lake, at local midnights of the brand. A day counts what had
         occurred and was known by its end, as the live segment would have; with `known_by`, what
         is known by that moment. Who comes and goes within a day is not seen. The work is bounded:
-        at most 366 days, over at most 2,000,000 events of all brands; beyond that,
-        `crm segments replay` does it with progress.
+        at most 366 days, over at most 2,000,000 events of all brands and 200,000 players of lists;
+        beyond that, `crm segments replay` does it with progress. Segments that the rule names, and
+        lists, are as they are now: the `rule` of the answer is the rule with these written out.
         """
         brand, now = services.brand(asked.brand), services.now()
         rule = asked.rule
         text = rule if isinstance(rule, str) else to_text(from_tree(rule, brand))
         known_by = now if asked.known_by == "now" else asked.known_by
         request = replays.request(brand, text, asked.first, asked.last, known_by, now)
+        store = services.segments.store
+        request = await replays.written_out(request, store, replays.LISTED_OVER_HTTP)
         return json(replays.told(request, await services.replays.run(request)))
 
     return routes

@@ -42,11 +42,22 @@ class PreviewTerm(msgspec.Struct):
     removes: int
 
 
+class PreviewCluster(msgspec.Struct):
+    """How many of those who match are in a player cluster; null: in none that is known."""
+
+    cluster: int | None
+    matches: int
+
+
 class PreviewBreakdown(msgspec.Struct):
-    """All players, and what each term does: those that `and` joins, or else the rule itself."""
+    """All players, and what each term does: those that `and` joins, or else the rule itself.
+
+    `clusters` says where those are who match: by id, empty as long as no model serves.
+    """
 
     players: int
     terms: list[PreviewTerm]
+    clusters: list[PreviewCluster]
 
 
 class SegmentPreview(msgspec.Struct):
@@ -95,16 +106,18 @@ def router(services: Services) -> APIRouter:
         """
         brand = services.brand(asked.brand)
         if names_segments(asked.rule):
-            rule = await services.segments.whole(brand, asked.rule)
+            named = await services.segments.named(brand, asked.rule)
+            rule, meaning = named.whole, describe(named.rule, brand, named.segments)
         else:
             rule = _rule(asked.rule, brand)
+            meaning = _meaning(rule, brand)
         found = await services.shards.count(brand.id, rule)
         terms = [
             PreviewTerm(to_text(term), *counted)
             for term, counted in zip(top_terms(rule), found.terms, strict=True)
         ]
-        breakdown = PreviewBreakdown(found.total, terms)
-        meaning = _meaning(rule, brand)
+        clusters = [PreviewCluster(*counted) for counted in found.clusters]
+        breakdown = PreviewBreakdown(found.total, terms, clusters)
         return json(SegmentPreview(found.count, found.as_of, meaning, breakdown, found.sample))
 
     @routes.get(

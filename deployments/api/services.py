@@ -8,10 +8,13 @@ from datetime import datetime
 
 from crm.domain.brands import Brand, choose
 from crm.domain.ports import FeatureShards
-from crm.services.clustering import ClusterStore
+from crm.services.clustering import ServingClusters
 from crm.services.ingest import Ingest
+from crm.services.model_registry import ModelFiles, Models
 from crm.services.overview import Overviews
+from crm.services.predictions import Scores
 from crm.services.replays import Replays
+from crm.services.retrain_store import RetrainStore
 from crm.services.saved_segments import SavedSegments
 from deployments.api.guard import KnownKeys
 
@@ -25,10 +28,14 @@ class Services:
     brands: Mapping[str, Brand]
     ingest: Ingest
     shards: FeatureShards
-    clusters: ClusterStore
+    clusters: ServingClusters
+    models: Models
+    model_files: ModelFiles
     segments: SavedSegments
     overviews: Overviews
     replays: Replays
+    retrains: RetrainStore
+    scores: Scores
     keys: KnownKeys
     checks: Mapping[str, Check]
     needed: frozenset[str]

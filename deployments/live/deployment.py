@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from actors.gateway import ShardGateway
 from crm.adapters import clock
 from crm.adapters.postgres.events import PostgresEventLog
+from crm.adapters.postgres.facts import PostgresFacts
 from crm.adapters.postgres.keys import PostgresKeys
 from crm.adapters.postgres.live import (
     PostgresJobs,
@@ -25,7 +26,7 @@ from crm.adapters.postgres.pool import Pool
 from crm.domain.brands import Brand
 from crm.domain.rules import Compare
 from crm.services.live import Hub
-from crm.services.live_figures import Figures, JobBoard
+from crm.services.live_figures import FactBoard, Figures, JobBoard
 from crm.services.live_reading import Reader
 from deployments.api.guard import KnownKeys
 from deployments.live import messages
@@ -71,6 +72,7 @@ def build(spec: LiveSpec) -> ASGIApp:
         hub, PostgresLog(pool), count_players, messages.counters_body, clock.now, time.monotonic
     )
     jobs = JobBoard(hub, PostgresJobs(pool), time.monotonic)
+    facts = FactBoard(hub, PostgresFacts(pool))
     keys = PostgresKeys(pool)
     services = LiveServices(
         brands=spec.brands,
@@ -80,11 +82,13 @@ def build(spec: LiveSpec) -> ASGIApp:
         hub=hub,
         missed=transitions,
         jobs=jobs,
+        facts=facts,
         clock=clock.now,
         limits=Limits(sockets=spec.sockets),
     )
     reader = Reader(transitions, hub)
-    works = (reader.follow, every_second(figures.tick), every_second(jobs.tick))
+    each_second = [every_second(tick) for tick in (figures.tick, jobs.tick, facts.tick)]
+    works = (reader.follow, *each_second)
     return create_app(services, works)
 
 

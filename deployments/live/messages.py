@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from crm.domain.facts import Body, Fact, FactKind
 from crm.domain.live import Chunk, Counters, Job, JobState, Position, Transition, to_cursor
 
 LONGEST = 16 * 1024  # bytes of one message from a client
@@ -24,12 +25,13 @@ _Id = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
-    """What is wanted: transitions of these segments ("all", or none), counters, jobs."""
+    """What is wanted: transitions of these segments ("all", or none), counters, jobs, facts."""
 
     brand: Annotated[str, Meta(max_length=128)] | None = None
     segments: Annotated[list[_Id], Meta(max_length=SEGMENTS)] | Literal["all"] = []
     counters: bool = False
     jobs: bool = False
+    facts: bool = False
 
 
 class First(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,6 +127,16 @@ class JobMessage(msgspec.Struct, tag_field="type", tag="job"):
     message: str | None
 
 
+class FactMessage(msgspec.Struct, tag_field="type", tag="fact"):
+    """What happened to the models of the brand; `seq` counts the facts of all brands."""
+
+    seq: int
+    kind: FactKind
+    brand: str
+    at: datetime
+    body: Body
+
+
 class Heartbeat(msgspec.Struct, tag_field="type", tag="heartbeat"):
     """Nothing else came for a while; `cursor` has moved on all the same."""
 
@@ -146,8 +158,8 @@ class ErrorMessage(msgspec.Struct, tag_field="type", tag="error"):
 
 
 Outgoing = (
-    Subscribed | Transitions | Behind | CaughtUp | CountersMessage | JobMessage | Heartbeat | Pong
-    | ErrorMessage
+    Subscribed | Transitions | Behind | CaughtUp | CountersMessage | JobMessage | FactMessage
+    | Heartbeat | Pong | ErrorMessage
 )  # fmt: skip
 _encoder = msgspec.json.Encoder()
 
@@ -191,6 +203,11 @@ def counters_text(body: str, lost: int) -> str:
 def job_text(job: Job) -> str:
     """Return the message of a job."""
     return text(JobMessage(**msgspec.structs.asdict(job)))
+
+
+def fact_text(fact: Fact) -> str:
+    """Return the message of a fact."""
+    return text(FactMessage(fact.seq, fact.kind, fact.brand, fact.at, fact.body))
 
 
 def schema() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from crm.domain.brands import Brand
 from crm.services.live import Hub
-from crm.services.live_figures import JobBoard
+from crm.services.live_figures import FactBoard, JobBoard
 from crm.services.live_reading import Missed
 from crm.services.live_tickets import TicketStore
 from deployments.api.guard import Keys, KnownKeys
@@ -42,5 +42,6 @@ class LiveServices:
     hub: Hub
     missed: Missed
     jobs: JobBoard
+    facts: FactBoard
     clock: Callable[[], datetime]
     limits: Limits = field(default_factory=Limits)

@@ -12,7 +12,16 @@ from starlette.types import Receive, Send
 
 from crm.domain.brands import choose
 from crm.domain.errors import CrmError, DatabaseAway
-from crm.domain.live import Audience, CursorUnusable, Position, Wanted, from_cursor, to_cursor
+from crm.domain.live import (
+    Audience,
+    CursorTooOld,
+    CursorUnusable,
+    Position,
+    Wanted,
+    from_cursor,
+    to_cursor,
+    too_old,
+)
 from crm.services.live import Mailbox
 from crm.services.live_reading import PAGE
 from crm.services.live_tickets import redeem
@@ -135,7 +144,9 @@ class Socket:
             self._cursor = from_cursor(first.cursor)
             if self._cursor > await self._services.missed.newest():
                 raise CursorUnusable("this cursor is of another database, or of its future")
-        return Mailbox(Wanted(audience, asked.counters, asked.jobs))
+            if self._cursor < await self._services.missed.dropped():
+                raise CursorTooOld(too_old())
+        return Mailbox(Wanted(audience, asked.counters, asked.jobs, asked.facts))
 
     async def _begin(self, box: Mailbox) -> None:
         if box.wanted.transitions and self._cursor is None:
@@ -150,6 +161,8 @@ class Socket:
         await self._send(messages.text(subscribed))
         if box.wanted.jobs:
             await self._services.jobs.welcome(box)
+        if box.wanted.facts:
+            await self._services.facts.begin()
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -190,6 +203,8 @@ class Socket:
             box.ready.set()
         for job in box.take_jobs():
             await self._send(messages.job_text(job))
+        for fact in box.take_facts():
+            await self._send(messages.fact_text(fact))
         if counters := box.take_counters():
             await self._send(messages.counters_text(*counters))
         if self._pong is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,14 +16,19 @@ from crm.adapters.postgres import segments as postgres_segments
 from crm.adapters.postgres.segments import open_segments
 from crm.domain.errors import (
     DatabaseAway,
+    InvalidRule,
     InvalidSegment,
     KeyReused,
     SegmentArchived,
     SegmentChanged,
+    SegmentInUse,
     SegmentNameTaken,
     SegmentNotFound,
+    ShardsWarming,
     TooLarge,
 )
+from crm.domain.ports import Count
+from crm.domain.rules import Rule
 from crm.domain.saved_segments import (
     ListReport,
     LiveSegment,
@@ -33,10 +38,13 @@ from crm.domain.saved_segments import (
     SegmentVersion,
 )
 from crm.domain.shards import SHARDS, shard_of
+from crm.services.saved_segments import SavedSegments
 from crm.services.segment_store import SegmentStore
-from tests.support.builders import NOON
+from tests.support.builders import NOON, a_brand
+from tests.support.local_shards import LocalShards
 from tests.support.wait import wait_for_async
 
+BRAND = a_brand()
 RULE, OTHER = "bet_count_7d > 1", "bet_count_7d > 2"
 REPORT = ListReport(3, 3, 0, 0, [], 1)
 ALL = range(SHARDS)
@@ -72,6 +80,16 @@ def asked(request: str = "a", key: str = "k", caller: str = "c") -> Once:
 async def edit(store: SegmentStore, read: int, **changes: Any) -> SavedSegment:
     fields: dict[str, Any] = {"name": None, "rule": None, "at": later(5)}
     return (await store.edit("s1", read, **(fields | changes))).segment
+
+
+class LoadingShards(LocalShards):
+    """Shards that cannot count yet."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def count(self, brand: str, rule: Rule) -> Count:
+        raise ShardsWarming("not yet")
 
 
 async def at_once(store: SegmentStore) -> None:
@@ -299,6 +317,37 @@ class SegmentStoreLaws:
         assert [one.id for one in await store.unmeasured(later(-1))] == ["s2"]
         assert [one.id for one in await store.unmeasured(NOON)] == ["s1", "s2"]
 
+    # --- checks ---------------------------------------------------------------------------------
+
+    async def test_a_change_is_held_against_what_is_live_with_it(self, store: SegmentStore) -> None:
+        seen: list[list[str | None]] = []
+
+        def check(live: Sequence[LiveSegment]) -> None:
+            seen.append([one.rule for one in live])
+
+        await store.create(a_segment(id="s0", brand="other"))
+        await store.create(a_segment(), check=check)
+        await store.edit("s1", 1, name=None, rule=OTHER, at=NOON, check=check)
+        await store.archive("s1", 2, NOON, check=check)
+        assert seen == [[RULE], [OTHER], []]
+
+    async def test_a_change_that_may_not_stand_has_not_been_made(self, store: SegmentStore) -> None:
+        def check(_live: Sequence[LiveSegment]) -> None:
+            raise SegmentInUse("no")
+
+        await store.create(a_segment())
+        before = await store.revision()
+        for change in (
+            store.create(a_segment(id="s2", name="x"), check=check),
+            store.edit("s1", 1, name="y", rule=None, at=NOON, check=check),
+            store.archive("s1", 1, NOON, asked(), check),
+        ):
+            with pytest.raises(SegmentInUse):
+                await change
+        assert await store.active() == [LiveSegment("s1", "demo", "Big players", 1, RULE)]
+        assert await store.revision() == before
+        assert (await store.archive("s1", 1, later(1), asked())).segment.archived_at == later(1)
+
     # --- idempotency ----------------------------------------------------------------------------
 
     async def test_a_change_under_a_key_happens_once_and_has_one_answer(
@@ -393,6 +442,50 @@ async def test_edits_that_wait_for_a_third_see_what_it_and_each_other_have_made(
             await third.close()
         assert sorted(type(one).__name__ for one in found) == ["SavedSegment", "SegmentChanged"]
         assert (await store.get("s1")).version == 2
+
+
+@pytest.mark.parametrize("second", ["archive", "create"])
+async def test_of_an_archive_and_a_rule_that_names_the_segment_one_loses(
+    dsn: str, second: str
+) -> None:
+    """The first has done all but commit when the second looks: no luck decides."""
+    shards = LoadingShards()
+    async with open_segments(dsn) as store:
+        saved = SavedSegments(store, shards, {BRAND.id: BRAND}, lambda: NOON, lambda: "s2")
+        await store.create(a_segment(brand=BRAND.id))
+        first = await asyncpg.connect(dsn)
+        try:
+            holding = first.transaction()
+            await holding.start()
+            if second == "archive":
+                await first.execute(
+                    "INSERT INTO segments SELECT 's9', brand, 'Names it', kind, 1,"
+                    " 'segment \"s1\"', created_at, changed_at FROM segments"
+                )
+                losing = asyncio.create_task(saved.archive("s1", None, None))
+            else:
+                await first.execute("UPDATE segments SET archived_at = now()")
+                losing = asyncio.create_task(
+                    saved.create(BRAND, "Names it", 'segment "Big players"', None)
+                )
+            await first.execute("UPDATE segments_revision SET revision = revision + 1")
+
+            async def waits() -> bool:
+                await first.execute("SELECT pg_stat_clear_snapshot()")
+                waiting = await first.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
+                return bool(waiting == 1)
+
+            await wait_for_async(waits, "the second waits for the first")
+            await holding.commit()
+            with pytest.raises(SegmentInUse if second == "archive" else InvalidRule):
+                await losing
+        finally:
+            await first.close()
+        live = [one.id for one in await store.active()]
+        assert live == (["s1", "s9"] if second == "archive" else [])
 
 
 async def test_a_database_that_is_away_is_named_as_such() -> None:

@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from crm.adapters.memory import MemoryEventLog
+from crm.adapters.postgres import events
 from crm.adapters.postgres.events import PostgresEventLog
+from crm.domain.errors import CrmError
 from crm.domain.events import LoggedEvent
 from crm.domain.membership import Transition
 from crm.domain.ports import EventLog
@@ -144,3 +146,52 @@ async def test_a_claim_says_up_to_where_the_former_owner_has_told(log: EventLog)
     await log.append(arrived, [], Says(owner="c", clock_us=99, arrived=[1]))
     fourth = await log.claim([1, 2], "d")
     assert (fourth[1].clock_us, fourth[2].clock_us) == (99, 70)
+
+
+async def test_readers_are_woken_by_the_first_and_not_by_those_that_follow_at_once(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[str] = []
+    listening, log = await asyncpg.connect(dsn), PostgresEventLog(dsn, lambda: NOON)
+    try:
+        await listening.add_listener("segment_transitions", lambda *told: woken.append(told[2]))
+        epochs = await _epochs(log)
+
+        async def tell(n: int) -> None:
+            at = NOON + timedelta(seconds=n)
+            await log.append(epochs, [], Says(_a_transition(seq=None)._replace(at=at)))
+            await listening.execute("SELECT 1")  # what was sent before has come
+
+        await log.append(epochs, [], Says())  # the clock alone wakes nobody
+        monkeypatch.setattr(events, "NOTIFY_EVERY_S", 3_600)
+        for n in range(3):
+            await tell(n)
+        assert len(woken) == 1
+        monkeypatch.setattr(events, "NOTIFY_EVERY_S", 0)
+        await tell(3)
+        assert len(woken) == 2
+    finally:
+        await listening.close()
+        await log.close()
+
+
+async def test_a_commit_that_came_to_nothing_has_woken_nobody(dsn: str) -> None:
+    class Breaks(Says):
+        def of(self, new: Sequence[LoggedEvent], seqs: Sequence[int], lost: Set[int]) -> Told:
+            told = super().of(new, seqs, lost)
+            assert told is not None
+            return told._replace(owner=None)  # type: ignore[arg-type]  # PostgreSQL refuses it
+
+    woken: list[str] = []
+    listening, log = await asyncpg.connect(dsn), PostgresEventLog(dsn, lambda: NOON)
+    try:
+        await listening.add_listener("segment_transitions", lambda *told: woken.append(told[2]))
+        epochs = await _epochs(log)
+        with pytest.raises(CrmError):
+            await log.append(epochs, [], Breaks(_a_transition()))
+        await log.append(epochs, [], Says(_a_transition()))
+        await listening.execute("SELECT 1")
+        assert len(woken) == 1
+    finally:
+        await listening.close()
+        await log.close()

@@ -79,7 +79,12 @@ def test_a_new_measure_is_counted_from_the_first_event_on_while_events_come_in(
         applied = instance.crm("apply", "--json", **own)
         assert applied.returncode == 0, applied.stderr
         assert len(ingest.answers) > before, "nothing came in meanwhile"
+        assert applied.stderr.count("moving") == len(applied.stderr.splitlines())  # none of Ray's
         pause_s = json.loads(applied.stdout.splitlines()[-1])["longest_pause_s"]
+        owners = instance.owner_pids()
+        again = instance.crm("apply", **own)
+        assert "nothing has changed" in again.stdout
+        assert instance.owner_pids() == owners
         ingest.finish()
         assert set(ingest.answers) == {httpx.codes.OK}
         verified = instance.crm("verify", "features", "--brand", "demo", "--json", **own)

@@ -10,6 +10,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # no stubs
@@ -31,6 +32,20 @@ def instance() -> Iterator[Instance]:
 def running() -> Iterator[Instance]:
     with an_instance() as started:
         yield started
+
+
+@pytest.mark.parametrize("wrong", ["brands/demo.yaml", "rates.csv"])
+def test_up_reads_brands_and_rates_before_it_starts_any_part(
+    instance: Instance, tmp_path: Path, wrong: str
+) -> None:
+    file = tmp_path / wrong
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("id: 7\n")
+    brands = wrong.startswith("brands")
+    own = {"CRM_BRANDS_DIR": str(file.parent)} if brands else {"CRM_RATES_FILE": str(file)}
+    up = instance.crm("up", **own)
+    assert (up.returncode, up.stdout) == (1, "")  # nothing is starting
+    assert str(file) in up.stderr
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ def _expected_labels(events: list[LoggedEvent], player: str) -> dict[str, int]:
     return {
         "label_active": int(bool(after)), "label_bet_count": len(after),
         "label_stake_amount": stake, "label_deposit_count": 0, "label_deposit_amount": 0,
-        "label_ngr_amount": stake,
+        "label_ngr_amount": stake, "label_bet_days": len({event.local_day for event in after}),
+        "label_deposit_days": 0,
     }  # fmt: skip
 
 

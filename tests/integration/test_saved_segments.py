@@ -40,7 +40,7 @@ def shards(ray_cluster: None, dsn: str, tmp_path: Path) -> Iterator[str]:
 
 
 async def test_members_files_reasons_and_sizes_come_from_all_owners(
-    shards: str, monkeypatch: pytest.MonkeyPatch
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saved_segments, "PAGE", 7)
     async with a_gateway(shards) as gateway, open_segments(shards) as store:
@@ -68,7 +68,8 @@ async def test_members_files_reasons_and_sizes_come_from_all_owners(
         assert listed.report is not None
         assert listed.report.unknown == 1
 
-        segment_keeper.start(SegmentsSpec(BRANDS, shards, SegmentSettings(size_every_s=0.5)))
+        settings, lake = SegmentSettings(size_every_s=0.5), str(tmp_path / "lake")
+        segment_keeper.start(SegmentsSpec(BRANDS, shards, settings, lake))
         try:
 
             async def measured() -> bool:

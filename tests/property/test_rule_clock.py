@@ -13,7 +13,7 @@ from crm.domain.event_columns import EventColumns
 from crm.domain.events import LoggedEvent
 from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
-from crm.domain.rule_clock import has_fixed_dates, reads_24h, thresholds, windows
+from crm.domain.rule_clock import has_fixed_dates, thresholds, windows
 from crm.domain.rules import Rule
 from crm.domain.segments import compile_mask, from_tree
 from crm.domain.times import from_us, to_us
@@ -85,10 +85,9 @@ def _may_flip(
     for length in windows(rule, brand):
         if _leaving(first, last, length) & days_with_acts:
             return True
+    # an hour that leaves the last 24
     hours = any(to_us(e.occurred_at) // 3_600_000_000 >= start // 3_600_000_000 - 23 for e in mine)
-    return (
-        reads_24h(rule, brand) and hours and start // 3_600_000_000 < table.now_us // 3_600_000_000
-    )
+    return "_24h" in str(rule) and hours and start // 3_600_000_000 < table.now_us // 3_600_000_000
 
 
 def _leaving(first: date, last: date, length: int) -> set[date]:

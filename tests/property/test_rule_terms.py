@@ -15,12 +15,12 @@ from crm.domain.events import LoggedEvent
 from crm.domain.feature_list import features_of
 from crm.domain.feature_table import FeatureTable
 from crm.domain.rule_terms import Dates, Did, DidNot, LastDays, Newcomers, Over
-from crm.domain.rule_words import events_of
 from crm.domain.rules import Compare, Exists, Rule
 from crm.domain.segments import compile_mask
 from crm.domain.times import to_us
 from tests.support.brute_force import over_days
 from tests.support.histories import ENDS, brands, histories
+from tests.support.rule_trees import events_of
 
 OWN_TYPES = {
     "player.registered", "session.started", "session.ended", "deposit.requested",

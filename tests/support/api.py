@@ -13,10 +13,13 @@ from typing import Any
 import httpx
 import msgspec
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from crm.adapters.memory import MemoryEventLog
 from crm.adapters.memory_answers import MemoryAnswers
-from crm.adapters.memory_clustering import MemoryClusterStore
+from crm.adapters.memory_model_files import MemoryModelFiles
+from crm.adapters.memory_models import MemoryModels
+from crm.adapters.memory_retrains import MemoryRetrains
 from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.vault import FileKeyVault
 from crm.domain.brands import Brand
@@ -24,6 +27,7 @@ from crm.domain.errors import DatabaseAway
 from crm.domain.events import Door
 from crm.domain.ports import FeatureShards, Quarantined
 from crm.domain.rates import Rates
+from crm.services.clustering import ServingClusters
 from crm.services.ingest import Ingest
 from crm.services.overview import Overviews
 from crm.services.saved_segments import SavedSegments, new_segment_id
@@ -33,6 +37,7 @@ from deployments.api.services import Check, Services
 from tests.support.builders import NOON, a_brand
 from tests.support.clock import Clock
 from tests.support.local_replays import LocalReplays
+from tests.support.local_scores import LocalScores
 from tests.support.local_shards import LocalShards
 from tests.support.own_measures import OWN
 from tests.support.owners import an_owner
@@ -93,9 +98,12 @@ class Api:
     log: MemoryEventLog
     quarantine: MemoryQuarantine
     keys: MemoryKeys
-    clusters: MemoryClusterStore
+    models: MemoryModels
+    model_files: MemoryModelFiles
     vault: FileKeyVault
     segments: MemorySegments
+    retrains: MemoryRetrains
+    scores: LocalScores
 
     async def send(self, *events: object, **params: str) -> httpx.Response:
         """Post events."""
@@ -137,18 +145,24 @@ async def an_api(
     other = a_brand(id="other", name="Other", measures=OWN)
     brands = {brand.id: brand for brand in (a_brand(), other, *also)}
     clock, log, vault = Clock(NOON), MemoryEventLog(), FileKeyVault(b"k" * 32)
-    quarantine, keys, clusters = MemoryQuarantine(), MemoryKeys(KEY), MemoryClusterStore()
-    segments = MemorySegments()
+    segments, retrains = MemorySegments(), MemoryRetrains()
+    quarantine, keys = MemoryQuarantine(), MemoryKeys(KEY)
+    models, files = MemoryModels(now=clock), MemoryModelFiles()
     async with an_owner(log, clock, brands=brands) as owner:
         shards = shards or LocalShards(owner, brands)
+        scores = LocalScores.over(shards, brands, clock, models)
         services = Services(
             brands=brands,
             ingest=Ingest(Door(brands, vault, rates or Rates()), shards, quarantine, clock),
             shards=shards,
-            clusters=clusters,
+            clusters=ServingClusters(models),
+            models=models,
+            model_files=files,
             segments=SavedSegments(segments, shards, brands, clock, new_segment_id),
             overviews=Overviews(shards, MemoryAnswers(lambda: clock.seconds), clock),
             replays=LocalReplays(log),
+            retrains=retrains,
+            scores=scores,
             keys=KnownKeys(keys, lambda: clock.seconds),
             checks=checks or {"postgres": _ok, "shards": _ok, "redis": _ok},
             needed=frozenset({"postgres", "shards"}),
@@ -156,10 +170,13 @@ async def an_api(
         )
         app = create_app(services)
         async with a_client(app, {"authorization": f"Bearer {KEY}"}) as client:
-            yield Api(app, client, clock, log, quarantine, keys, clusters, vault, segments)
+            yield Api(
+                app, client, clock, log, quarantine, keys, models, files, vault, segments,
+                retrains, scores,
+            )  # fmt: skip
 
 
-def a_client(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+def a_client(app: ASGIApp, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
     """A client of `app`; what a route raises unexpectedly must be an answer."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers)

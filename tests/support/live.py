@@ -12,10 +12,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
+from crm.adapters.memory_facts import MemoryFacts
 from crm.adapters.memory_live import MemoryJobs, MemoryTickets, MemoryTransitions
 from crm.domain.live import Job, Position, Transition
 from crm.services.live import Hub
-from crm.services.live_figures import Figures, JobBoard
+from crm.services.live_figures import FactBoard, Figures, JobBoard
 from crm.services.live_reading import Reader
 from crm.services.live_tickets import issue
 from deployments.api.guard import KnownKeys
@@ -118,6 +119,8 @@ class Live:
     clock: Clock
     figures: Figures
     board: JobBoard
+    facts: MemoryFacts
+    fact_board: FactBoard
     clients: list[Client] = field(default_factory=list)
 
     async def connect(self, **first: Any) -> Client:
@@ -173,6 +176,8 @@ async def a_live(limits: Limits | None = None) -> AsyncIterator[Live]:
 
     figures = Figures(hub, _Log(), players, messages.counters_body, clock, lambda: clock.seconds)
     board = JobBoard(hub, jobs, lambda: clock.seconds)
+    facts = MemoryFacts(clock)
+    fact_board = FactBoard(hub, facts)
     services = LiveServices(
         brands={"demo": a_brand(), "other": a_brand(id="other")},
         keys=KnownKeys(keys, lambda: clock.seconds),
@@ -181,12 +186,13 @@ async def a_live(limits: Limits | None = None) -> AsyncIterator[Live]:
         hub=hub,
         missed=stream,
         jobs=board,
+        facts=fact_board,
         clock=clock,
         limits=limits or Limits(),
     )
     live = Live(
         stream, jobs, hub, services, Sockets(services), create_app(services), keys, clock, figures,
-        board,
+        board, facts, fact_board,
     )  # fmt: skip
     reading = asyncio.create_task(_follow(Reader(stream, hub)))
     try:

@@ -9,15 +9,29 @@ from crm.domain.appending import Group, Verdict
 from crm.domain.brands import Brand
 from crm.domain.day_totals import Days, DayTotals
 from crm.domain.errors import ShardsWarming
-from crm.domain.ports import Columns, Count, Explained, Members, PlayerFeatures, ShardFeatures
+from crm.domain.ports import (
+    Columns,
+    Count,
+    Explained,
+    Members,
+    PlayerFeatures,
+    ShardFeatures,
+    SomePlayers,
+)
 from crm.domain.rules import Rule
 from crm.domain.shards import shard_of
 from crm.domain.times import from_us
 from crm.services.day_totals import DaysOfTables
-from crm.services.player_features import columns_of, player_features, shard_features
+from crm.services.player_features import (
+    columns_of,
+    in_order,
+    player_features,
+    shard_features,
+    some_players,
+)
 from crm.services.segment_members import MemberPages, known
 from crm.services.segment_why import explained
-from crm.services.segments import matching
+from crm.services.segments import by_cluster, matching
 from crm.services.shard_owner import ShardOwner
 
 
@@ -51,7 +65,12 @@ class LocalShards:
         table = await self.owner.table(brand)
         found = matching(table, self._brands[brand], rule)
         return Count(
-            found.matches, found.total, from_us(table.now_us), sorted(found.sample), found.terms
+            found.matches,
+            found.total,
+            from_us(table.now_us),
+            sorted(found.sample),
+            found.terms,
+            by_cluster([found.clusters]),
         )
 
     async def members(self, brand: str, rule: str, after: str, limit: int) -> Members:
@@ -75,6 +94,15 @@ class LocalShards:
         """Return features of all players of a brand."""
         table = await self.owner.table(brand)
         return Columns(from_us(table.now_us), list(table.player_ids), *columns_of(table, names))
+
+    async def of_players(
+        self, brand: str, player_ids: Sequence[str], names: Sequence[str]
+    ) -> SomePlayers:
+        """Return features of some players."""
+        table = await self.owner.table(brand)
+        everybody = range(len(player_ids))
+        parts = [(everybody, some_players(table, player_ids, names))]
+        return in_order(from_us(table.now_us), len(player_ids), names, parts)
 
     async def of_shard(self, brand: str, shard: int) -> ShardFeatures:
         """Return all features of a shard's players."""

@@ -11,13 +11,16 @@ import httpx
 
 from crm.adapters.memory import MemoryEventLog, MemoryFiles, MemoryWatched
 from crm.adapters.memory_answers import MemoryAnswers
-from crm.adapters.memory_clustering import MemoryClusterStore
+from crm.adapters.memory_model_files import MemoryModelFiles
+from crm.adapters.memory_retrains import MemoryRetrains
 from crm.adapters.memory_segments import MemorySegments
 from crm.adapters.postgres.events import PostgresEventLog
+from crm.adapters.postgres.models import PostgresModels
 from crm.adapters.postgres.pool import Pool
 from crm.adapters.postgres.quarantine import PostgresQuarantine
 from crm.domain.events import Door
 from crm.domain.shards import SHARDS
+from crm.services.clustering import ServingClusters
 from crm.services.ingest import Ingest
 from crm.services.overview import Overviews
 from crm.services.saved_segments import SavedSegments, new_segment_id
@@ -28,6 +31,7 @@ from deployments.api.services import Services
 from tests.support.api import KEY, MemoryKeys, a_client
 from tests.support.builders import OpenVault, a_brand
 from tests.support.local_replays import LocalReplays
+from tests.support.local_scores import LocalScores
 from tests.support.local_shards import LocalShards
 from tests.support.mix import now as real_now
 from tests.support.owners import running
@@ -67,15 +71,20 @@ async def a_local_system(
         files = MemoryFiles()
         owner = await owners.enter_async_context(_an_owner(dsn, log_dsn, now, files))
         shards, pool = LocalShards(owner, BRANDS), Pool(dsn)
+        models = PostgresModels(pool)
         owners.push_async_callback(pool.close)
         services = Services(
             brands=BRANDS,
             ingest=Ingest(Door(BRANDS, OpenVault()), shards, PostgresQuarantine(pool), now),
             shards=shards,
-            clusters=MemoryClusterStore(),
+            clusters=ServingClusters(models),
+            models=models,
+            model_files=MemoryModelFiles(),
             segments=SavedSegments(MemorySegments(), shards, BRANDS, now, new_segment_id),
             overviews=Overviews(shards, MemoryAnswers(lambda: 0.0), now),
             replays=LocalReplays(MemoryEventLog()),
+            retrains=MemoryRetrains(),
+            scores=LocalScores.over(shards, BRANDS, now),
             keys=KnownKeys(MemoryKeys(KEY), lambda: 0.0),
             checks={},
             needed=frozenset(),

@@ -12,8 +12,9 @@ from crm.domain.brands import Brand
 from crm.domain.events import LoggedEvent
 from crm.domain.ports import EventLog, Files, Past
 from crm.domain.shards import SHARDS
-from crm.services.shard_members import SegmentSource
+from crm.services.shard_members import ModelSource, SegmentSource
 from crm.services.shard_owner import ShardOwner, Stores
+from crm.services.watched_models import NoModels
 from tests.support.builders import a_brand, a_logged_event
 
 
@@ -31,12 +32,15 @@ async def an_owner(  # noqa: PLR0913 - what a test says of an owner, all but two
     files: Files | None = None,
     brands: Mapping[str, Brand] | None = None,
     segments: SegmentSource | None = None,
+    models: ModelSource | None = None,
     shards: Iterable[int] = range(SHARDS),
     name: str = "owner",
 ) -> AsyncIterator[ShardOwner]:
     """An owner that has started and writes; ends as if its process had been killed."""
     source = segments or MemoryWatched()
-    stores = Stores(log, side or log, log, past or log, files or MemoryFiles(), source)
+    stores = Stores(
+        log, side or log, log, past or log, files or MemoryFiles(), source, models or NoModels()
+    )
     owner = ShardOwner(name, brands or {"demo": a_brand()}, stores, now, _no_pause)
     async with running(owner, shards):
         yield owner

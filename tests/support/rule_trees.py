@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from crm.domain.brands import Brand
+from crm.domain.feature_list import FeatureList
 from crm.domain.features import Feature
-from crm.domain.rule_words import events_of
+from crm.domain.rule_words import event_spellings, measure_of
 from crm.domain.rules import list_for
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
@@ -23,6 +24,14 @@ NAMES = (
     "payment_method_count_90d",
 )  # fmt: skip
 Tree = dict[str, Any]
+
+
+def events_of(features: FeatureList) -> tuple[str, ...]:
+    """The names that `did` knows, without its other spellings of them."""
+    known = set(event_spellings(features))
+    return tuple(name for name in event_spellings(features) if measure_of(name) in known)
+
+
 # what a text may hold that a careless writer would break on
 TEXTS = st.text(
     st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\"' é𝄞,()"),

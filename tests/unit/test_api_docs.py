@@ -15,6 +15,7 @@ from deployments.api.app import openapi_document
 from deployments.api.guard import OPEN
 from tests.support.api import a_client, an_api
 
+FILES = ("/v1/models/{model_id}/card", "/v1/models/{model_id}/files/{name}")
 DOCUMENT = openapi_document()
 OPERATIONS = [
     (path, method, operation)
@@ -38,6 +39,7 @@ def test_the_document_is_openapi_with_references_that_resolve() -> None:
     assert DOCUMENT["openapi"].startswith("3.1")
     assert {path for path, _, _ in OPERATIONS} == {
         "/healthz", "/readyz", "/v1/events", "/v1/features", "/v1/clusters",
+        "/v1/clusters/moves", "/v1/clusters/{cluster_id}/segment",
         "/v1/segments/preview", "/v1/players/{player_id}", "/v1/players/{player_id}/features",
         "/v1/players/{player_id}/cluster", "/v1/segments", "/v1/segments/lists",
         "/v1/segments/rule-schema",
@@ -45,7 +47,11 @@ def test_the_document_is_openapi_with_references_that_resolve() -> None:
         "/v1/segments/{segment_id}/sizes", "/v1/segments/{segment_id}/usage",
         "/v1/segments/{segment_id}/members", "/v1/segments/{segment_id}/players",
         "/v1/segments/{segment_id}/players/{player_id}/why", "/v1/live/tickets",
-        "/v1/analytics/overview", "/v1/segments/replay",
+        "/v1/analytics/overview", "/v1/retrains", "/v1/retrains/{retrain_id}",
+        "/v1/models/{model_id}/drift", "/v1/segments/replay", "/v1/predictions",
+        "/v1/players/{player_id}/scores",
+        "/v1/models", "/v1/models/changes", "/v1/models/rollback", "/v1/models/{model_id}",
+        "/v1/models/{model_id}/promote", *FILES,
     }  # fmt: skip
     schemas = DOCUMENT["components"]["schemas"]
     named = {reference.removeprefix("#/components/schemas/") for reference in _references(DOCUMENT)}
@@ -64,7 +70,11 @@ def test_every_route_says_what_it_does_who_may_ask_and_how_it_fails(
     assert len(operation["description"]) > 20
     responses = operation["responses"]
     done = responses["201" if "201" in responses else "200"]
-    assert "$ref" in done["content"]["application/json"]["schema"]
+    if path in FILES:
+        ((_, content),) = done["content"].items()
+        assert content["schema"]["format"] == "binary"
+    else:
+        assert "$ref" in done["content"]["application/json"]["schema"]
     assert operation.get("security") == (None if path in OPEN else [{"Bearer": []}])
     assert ("401" in responses) == (path not in OPEN)
     for status, response in responses.items():

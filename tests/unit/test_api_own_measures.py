@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from crm.domain.features import FEATURES
+from crm.domain.score_columns import LISTED
 from tests.support.api import Api, an_api, an_event_body, problem_of
 
 PREVIEW = "/v1/segments/preview"
@@ -56,7 +57,7 @@ async def test_own_features_are_listed_after_the_built_in_ones_of_their_brand_al
     assert (mean["unit"], mean["decimals"]) == ("number", 2)
     assert mean["meaning"].startswith("mean cash-out multiplier")
     of_demo = (await api.client.get("/v1/features?brand=demo")).json()["items"]
-    assert [item["name"] for item in of_demo] == list(FEATURES)
+    assert [item["name"] for item in of_demo] == [*FEATURES, *(one.name for one in LISTED)]
     problem_of(await api.client.get("/v1/features?brand=nobody"), 404, "unknown_brand")
 
 

@@ -12,7 +12,9 @@ import pytest
 from crm.domain.brands import Currency
 from crm.domain.clustering import ClusterProfile, Metrics, PlayerClusters, Scaler
 from crm.domain.features import FEATURES
+from crm.domain.score_columns import LISTED
 from tests.support.api import Api, an_api, an_event_body, problem_of
+from tests.support.models import serve
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 MODEL = PlayerClusters(
@@ -100,7 +102,7 @@ async def test_any_id_that_is_taken_in_can_be_read(api: Api, player_id: str) -> 
     for suffix in ("", "/features"):
         body = (await api.client.get(path + suffix)).json()
         assert body["player_id"] == player_id
-    await api.clusters.add(MODEL)
+    await serve(api.models, MODEL)
     assert (await api.client.get(f"{path}/cluster")).json()["player_id"] == player_id
 
 
@@ -130,13 +132,13 @@ async def test_a_players_brands_are_apart_and_an_unknown_one_is_a_problem(api: A
 async def test_features_are_listed_with_unit_and_meaning(api: Api) -> None:
     body = (await api.client.get("/v1/features")).json()
     assert body["next"] is None
-    assert [item["name"] for item in body["items"]] == list(FEATURES)
+    assert [item["name"] for item in body["items"]] == [*FEATURES, *(one.name for one in LISTED)]
     assert all(item["unit"] and item["meaning"] for item in body["items"])
 
 
 async def test_clusters_are_listed_and_a_player_is_in_one(api: Api) -> None:
     problem_of(await api.client.get("/v1/clusters"), 404, "clusters_not_found")
-    await api.clusters.add(MODEL)
+    await serve(api.models, MODEL)
     problem_of(await api.client.get("/v1/players/p1/cluster"), 404, "player_not_found")
     body = (await api.client.get("/v1/clusters")).json()
     assert body["next"] is None

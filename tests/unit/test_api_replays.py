@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from crm.domain.replay import Replay
 from crm.domain.rule_text import parse
 from crm.domain.rules import to_tree
 from tests.support.api import Api, an_api, an_event_body, problem_of
+from tests.support.builders import NOON, a_brand
 from tests.support.local_replays import LocalReplays
 
 PATH = "/v1/segments/replay"
@@ -76,7 +78,8 @@ async def test_a_tree_and_its_text_are_replayed_alike(api: Api) -> None:
         ({"from": "2019-12-31"}, 422, "invalid_field", "began on 2020-01-01"),
         ({"from": "2025-01-31"}, 422, "invalid_field", "at most 366 days"),
         ({"rule": "bet_count_7d >"}, 422, "invalid_rule", ""),
-        ({"rule": 'segment "vip"'}, 422, "invalid_rule", "a replay takes its rule"),
+        ({"rule": 'segment "vip"'}, 422, "invalid_rule", 'there is no segment "vip"'),
+        ({"rule": 'list "vip"'}, 422, "invalid_rule", 'there is no segment "vip"'),
         ({"brand": "nobody"}, 404, "unknown_brand", ""),
         ({"known_by": "2026-03-10T11:00:00"}, 422, "invalid_field", "known_by"),
         ({"more": 1}, 422, "invalid_field", "more"),
@@ -98,3 +101,33 @@ async def test_what_would_take_too_long_is_refused_with_the_way_to_have_it(api: 
 async def test_every_term_of_the_rules_can_be_replayed(api: Api) -> None:
     rule = f'({RULE}) and player_id starts with "p" and not (player_id in ("p2", "p3"))'
     assert _by_day(await _replay(api, rule=rule), "members") == [0, 1, 1, 1, 0, 0]
+
+
+async def _save(api: Api, **fields: Any) -> str:
+    answer = await api.client.post("/v1/segments", json=fields)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+async def test_a_rule_that_names_segments_and_lists_is_replayed_as_they_are_now(api: Api) -> None:
+    players = ["p1", "p3", "stranger"]
+    vip = await _save(api, name="VIP", kind="list", player_ids=players)
+    await _save(api, name="Busy", rule=RULE)
+    found = await _replay(api, rule='segment "Busy" and segment "VIP"')
+    assert found["rule"] == f'{RULE} and list "{vip}"'
+    assert _by_day(found, "entered_sample") == [[], ["p1"], [], [], [], []]
+    assert _by_day(found, "members") == [0, 1, 1, 1, 0, 0]
+    named = await _replay(api, rule={"kind": "not", "term": {"kind": "list", "list": "VIP"}})
+    assert _by_day(named, "members") == [0, 0, 1, 1, 1, 1]
+
+
+async def test_lists_over_http_have_a_bound(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm.services.replays.LISTED_OVER_HTTP", 1)
+    await _save(api, name="VIP", kind="list", player_ids=["p1", "p3"])
+    answer = await api.client.post(PATH, json=ASKED | {"rule": 'segment "VIP"'})
+    assert "here 2 players" in problem_of(answer, 422, "too_much_work")["message"]
+
+
+def test_a_task_gets_its_own_shards_players_of_the_lists() -> None:
+    asked = Replay(a_brand(), RULE, NOON.date(), NOON.date(), lists={"l": {1: ["a"], 2: ["b"]}})
+    assert asked.of_shards({2, 3}).lists == {"l": {2: ["b"]}}

@@ -38,7 +38,7 @@ async def test_a_rule_counts_the_same_as_text_and_as_a_tree(api: Api) -> None:
         {"rule": "stake_amount_lifetime >= 20", "matches": 2, "removes": 1},
         {"rule": "bet_count_lifetime > 0", "matches": 3, "removes": 0},
     ]
-    breakdown = {"players": 3, "terms": terms}
+    breakdown = {"players": 3, "terms": terms, "clusters": []}
     assert found[0] == {
         "count": 2,
         "meaning": "players who staked EUR 20.00 or more in all, and who bet at least once in all",

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -14,38 +14,43 @@ import polars as pl
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from crm.adapters.memory_clustering import MemoryClusterStore
+from crm.adapters.memory_models import MemoryModels
 from crm.domain.brands import Brand, Currency
 from crm.domain.cluster_names import names_of
 from crm.domain.cluster_rules import Condition, measured
+from crm.domain.cluster_shapes import nearest
 from crm.domain.clustering import (
+    Algorithm,
     CannotCluster,
     Flags,
-    Floats,
     Ints,
+    PlayerClusters,
     Scaler,
     Scaling,
     assign,
     assign_player,
     in_units,
-    nearest,
 )
-from crm.domain.errors import ClustersNotFound, PlayerNotFound
-from crm.domain.features import FEATURES
+from crm.domain.errors import ClustersNotFound, ModelUnusable, PlayerNotFound
+from crm.domain.features import FEATURES, Feature
 from crm.domain.ports import Columns, PlayerFeatures
 from crm.domain.rule_text import parse
 from crm.domain.segments import compile_mask
-from crm.services.clustering import cluster_of, list_clusters
-from pipelines.cluster_inputs import Request, needed_features, prepare
-from pipelines.cluster_report import Trained, describe
-from pipelines.cluster_search import Attempt, Candidate, attempts_for, choose, fit
+from crm.services.clustering import ServingClusters, cluster_of, list_clusters
+from pipelines.cluster_engine import Here
+from pipelines.cluster_fits import Fit
+from pipelines.cluster_inputs import Request, check_request, needed_features, prepare
+from pipelines.cluster_model import Made, train
+from pipelines.cluster_report import Origin, Trained
+from pipelines.cluster_search import Candidate, NoClearGrouping, Tried, choose
+from pipelines.cluster_space import Plan
 from pipelines.clustering import check_export, export
 from tests.support.columns import NamedColumns
+from tests.support.models import serve
 from tests.support.own_measures import OWN
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 BRAND = Brand("demo", "Demo", Currency("EUR", 2), "UTC", date(2020, 1, 1), "PT", ("casino",))
-BUSTABIT = Path(__file__).parents[3] / "shared" / "data" / "bustabit" / "bustabit.csv.gz"
 PLAY = ("session_count_lifetime", "bet_count_lifetime", "stake_amount_lifetime")
 
 
@@ -70,18 +75,19 @@ def three_kinds(players: int = 300, seed: int = 1) -> Columns:
     return Columns(NOW, ids, values, {"days_since_last_deposit": never})
 
 
+def made(columns: Columns, request: Request, before: PlayerClusters | None = None) -> Made:
+    """What the pipeline does, with the trials made here instead of in Tune's workers."""
+    origin = Origin("run-1", NOW, before)
+    return train(columns, request, origin, Here(), lambda _candidate: None)
+
+
 def trained(columns: Columns, request: Request) -> Trained:
-    """What the pipeline does, with the attempts made here instead of in Tune's workers."""
-    features, values, scaler = prepare(columns, request)
-    scaled = scaler.transform(values)
-    attempts = attempts_for(request.k, request.algorithm, request.seed)
-    found = choose(scaled, [fit(scaled, one) for one in attempts], request.min_share, request.seed)
-    return describe(columns, request, features, scaler, found.centroids, NOW)
+    return made(columns, request).trained
 
 
 @pytest.fixture(scope="module")
 def model() -> Trained:
-    return trained(three_kinds(), Request(BRAND))
+    return trained(three_kinds(), Request(BRAND, algorithm="kmeans", scaling="log"))
 
 
 @pytest.mark.parametrize("scaling", get_args(Scaling))
@@ -105,7 +111,7 @@ def test_planted_kinds_are_found_without_being_told_how_many(model: Trained) -> 
 
 
 def test_the_same_seed_finds_the_same(model: Trained) -> None:
-    again = trained(three_kinds(), Request(BRAND)).model
+    again = trained(three_kinds(), Request(BRAND, algorithm="kmeans", scaling="log")).model
     assert again.centroids == model.model.centroids
     assert again.clusters == model.model.clusters
 
@@ -216,9 +222,9 @@ def test_players_are_clustered_by_an_own_feature_in_its_units() -> None:
 async def test_clusters_by_a_measure_that_is_gone_can_still_be_read() -> None:
     request = Request(CASHING, k=2, features=("mean_cashout_lifetime",))
     model = trained(cashing_out(), request).model
-    store = MemoryClusterStore()
-    await store.add(msgspec.json.decode(msgspec.json.encode(model), type=type(model)))
-    (one, *_) = await list_clusters(store, BRAND.id)
+    models = MemoryModels()
+    await serve(models, msgspec.json.decode(msgspec.json.encode(model), type=type(model)))
+    (one, *_) = await list_clusters(ServingClusters(models), BRAND.id)
     assert one.means["mean_cashout_lifetime"].unit == "number"
     assert assign_player(model, {}) == model.default_cluster
     with pytest.raises(CannotCluster, match="no such feature"):
@@ -247,29 +253,29 @@ def test_a_short_absence_makes_nobody_lapsed() -> None:
     assert lapsed == ["Lapsed players: days since last seen 30x average"]
 
 
-def _line(sizes: list[int]) -> Floats:
-    return np.concatenate([np.full((n, 1), 10.0 * i) for i, n in enumerate(sizes)])
-
-
-def _candidate(k: int, inertia: float, smallest: float, centroids: list[float]) -> Candidate:
-    return Candidate(Attempt(k, 0, 1, "kmeans"), [[c] for c in centroids], inertia, smallest)
+def _candidate(k: int, score: float, smallest: float, loss: float = 0.0) -> Candidate:
+    plan = Plan("kmeans", "log", "none", k, k, 1, 0, 0.02)
+    tried = Tried({"k": float(k)}, k, score, smallest, 0.0, 1.0, score)
+    fit = Fit([[float(n)] for n in range(k)], loss=loss)
+    return Candidate(plan, tried, fit, Scaler("log", [], [], []), None, [tried])
 
 
 def test_a_cluster_below_the_minimum_share_is_never_chosen() -> None:
-    scaled = _line([50, 49, 1]) + np.linspace(0, 0.1, 100)[:, None]
-    good = _candidate(2, 100.0, 0.5, [0.0, 15.0])
-    tiny = _candidate(3, 1.0, 0.01, [0.0, 10.0, 20.0])
-    assert len(choose(scaled, [good, tiny], 0.02, 0).centroids) == 2
-    assert len(choose(scaled, [good, tiny], 0.0, 0).centroids) == 3
-    with pytest.raises(CannotCluster, match="no clear grouping"):
-        choose(scaled, [tiny], 0.02, 0)
+    good, tiny = _candidate(2, 0.4, 0.5), _candidate(3, -1.5, 0.01)
+    assert choose([good, tiny], None, 0.02).best.k == 2
+    with pytest.raises(NoClearGrouping, match="no clear grouping"):
+        choose([tiny], None, 0.02)
 
 
-def test_of_one_k_the_lowest_inertia_counts() -> None:
-    scaled = _line([50, 50])
-    worse = _candidate(2, 9.0, 0.5, [4.0, 6.0])
-    best = _candidate(2, 1.0, 0.5, [0.0, 10.0])
-    assert choose(scaled, [worse, best], 0.0, 0).centroids.ravel().tolist() == [0.0, 10.0]
+def test_of_a_given_k_the_least_loss_counts() -> None:
+    worse, best = _candidate(2, -9.0, 0.5, loss=9.0), _candidate(2, -1.0, 0.0, loss=1.0)
+    assert choose([worse, best], 2, 0.01) == best
+
+
+@pytest.mark.parametrize("algorithm", ["dbscan", "hdbscan"])
+def test_a_density_is_not_told_how_many_groups_there_are(algorithm: Algorithm) -> None:
+    with pytest.raises(CannotCluster, match="leave out --k"):
+        check_request(Request(BRAND, algorithm=algorithm, k=3))
 
 
 @pytest.mark.parametrize(
@@ -298,14 +304,14 @@ def test_a_constant_feature_is_refused_when_asked_for_and_left_out_when_not() ->
     columns.values["session_count_lifetime"][:] = 3
     with pytest.raises(CannotCluster, match="session_count_lifetime: the same for all"):
         prepare(columns, Request(BRAND, features=PLAY))
-    assert prepare(columns, Request(BRAND))[0] == list(PLAY[1:])
+    assert prepare(columns, Request(BRAND)).features == list(PLAY[1:])
 
 
 def test_a_brand_without_bets_is_clustered_by_payments() -> None:
     columns = three_kinds()
     for name in PLAY:
         columns.values[name][:] = 0
-    features = prepare(columns, Request(BRAND))[0]
+    features = prepare(columns, Request(BRAND)).features
     assert features == [
         "deposit_count_lifetime",
         "deposit_amount_lifetime",
@@ -314,7 +320,7 @@ def test_a_brand_without_bets_is_clustered_by_payments() -> None:
 
 
 def test_wcss_is_on_z_scores_unless_a_scaling_is_asked_for() -> None:
-    searched = trained(three_kinds(), Request(BRAND)).model
+    searched = trained(three_kinds(), Request(BRAND, trials=1)).model
     assert (searched.scaler.method, searched.metrics.wcss_scaling) == ("log", "zscore")
     asked = trained(three_kinds(), Request(BRAND, scaling="log", k=3)).model
     assert asked.metrics.wcss_scaling == "log"
@@ -325,28 +331,6 @@ def test_wcss_is_on_z_scores_unless_a_scaling_is_asked_for() -> None:
     centroids = np.array(fixed.centroids)
     expected = ((z - centroids[nearest(centroids, z)]) ** 2).sum()
     assert fixed.metrics.wcss == pytest.approx(expected)
-
-
-@pytest.mark.skipif(not BUSTABIT.exists(), reason="needs the real data in ../shared/data")
-def test_bustabits_known_clustering_is_reached() -> None:
-    bets = pl.read_csv(BUSTABIT, null_values="NA", schema_overrides={"Username": pl.String})
-    lost = pl.col("CashedOut").is_null()
-    six = bets.group_by("Username", maintain_order=True).agg(
-        pl.col("CashedOut").fill_null(pl.col("BustedAt") + 0.01).mean().alias("multiplier"),
-        pl.col("Bet").mean().alias("stake"),
-        pl.col("Profit").cast(pl.Float64).fill_null(0).sum().alias("profit"),
-        pl.col("Bet").filter(lost).sum().alias("lost_money"),
-        (~lost).sum().alias("won"),
-        lost.sum().alias("lost"),
-    )
-    values = six.drop("Username").cast(pl.Float64).to_numpy()
-    scaled = Scaler.fit("zscore", values).transform(values)
-    attempts = attempts_for(5, "kmeans", seed=0)
-    candidates = [fit(scaled, one) for one in attempts]
-    found = choose(scaled, candidates, 0.0, 0)
-    sizes = sorted(np.bincount(nearest(found.centroids, scaled)).tolist())
-    assert sizes == [2, 3, 34, 227, 3_883]
-    assert min(one.inertia for one in candidates) == pytest.approx(9_842.274, abs=0.001)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -374,7 +358,7 @@ class _OnePlayer:
     """Live features of one player."""
 
     def __init__(self, **values: int | None) -> None:
-        self._values = values
+        self._values = dict.fromkeys(FEATURES) | values
 
     async def features(self, brand: str, player_id: str) -> PlayerFeatures:
         if player_id != "known":
@@ -383,9 +367,9 @@ class _OnePlayer:
 
 
 async def test_clusters_are_listed_with_means_against_the_whole(model: Trained) -> None:
-    store = MemoryClusterStore()
-    await store.add(model.model)
-    views = await list_clusters(store, "demo")
+    models = MemoryModels()
+    await serve(models, model.model)
+    views = await list_clusters(ServingClusters(models), "demo")
     assert [one.size for one in views] == [100, 100, 100]
     stake = views[0].means["stake_amount_lifetime"]
     assert stake.unit == "EUR"
@@ -395,29 +379,49 @@ async def test_clusters_are_listed_with_means_against_the_whole(model: Trained) 
 
 
 async def test_a_player_is_assigned_by_live_features(model: Trained) -> None:
-    store = MemoryClusterStore()
-    await store.add(model.model)
+    models = MemoryModels()
+    await serve(models, model.model)
     roller = _OnePlayer(
         session_count_lifetime=10, bet_count_lifetime=60, stake_amount_lifetime=6_000_000
     )
-    found = await cluster_of(store, roller, "demo", "known")
+    found = await cluster_of(ServingClusters(models), roller, "demo", "known")
     assert found.cluster == model.labels[2]
     assert found.model == model.model.id
 
 
 async def test_a_player_without_history_is_in_the_default_cluster(model: Trained) -> None:
-    store = MemoryClusterStore()
-    await store.add(model.model)
-    found = await cluster_of(store, _OnePlayer(bet_count_lifetime=0), "demo", "known")
+    models = MemoryModels()
+    await serve(models, model.model)
+    found = await cluster_of(
+        ServingClusters(models), _OnePlayer(bet_count_lifetime=0), "demo", "known"
+    )
     assert found.cluster == model.model.default_cluster == model.labels[0]
 
 
 async def test_what_is_not_there_is_named(model: Trained) -> None:
-    store = MemoryClusterStore()
+    models = MemoryModels()
     with pytest.raises(ClustersNotFound, match="crm train clusters --brand demo"):
-        await list_clusters(store, "demo")
+        await list_clusters(ServingClusters(models), "demo")
     with pytest.raises(ClustersNotFound):
-        await cluster_of(store, _OnePlayer(), "demo", "known")
-    await store.add(model.model)
+        await cluster_of(ServingClusters(models), _OnePlayer(), "demo", "known")
+    await serve(models, model.model)
     with pytest.raises(PlayerNotFound):
-        await cluster_of(store, _OnePlayer(), "demo", "nobody")
+        await cluster_of(ServingClusters(models), _OnePlayer(), "demo", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ids": [7, 8, 9]}, "assigns a player to cluster"),
+        ({"default_cluster": 9}, "to cluster 9, which it does not describe"),
+        ({"features": ["cashout"], "own": [Feature("cashout", "number", "")]}, "crm apply"),
+    ],
+)
+async def test_a_model_that_cannot_place_a_player_says_so(
+    model: Trained, changes: dict[str, Any], says: str
+) -> None:
+    models = MemoryModels()
+    await serve(models, msgspec.structs.replace(model.model, **changes))
+    values = {} if "default_cluster" in changes else {"bet_count_lifetime": 60}
+    with pytest.raises(ModelUnusable, match=says):
+        await cluster_of(ServingClusters(models), _OnePlayer(**values), "demo", "known")

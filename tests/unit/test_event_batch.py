@@ -84,7 +84,8 @@ def test_five_thousand_events_and_five_megabytes_are_taken() -> None:
 @pytest.mark.parametrize("name", ["event_id", "type", "player_id", "occurred_at", "brand"])
 def test_a_missing_field_is_named(name: str) -> None:
     found = refused(without(name))
-    assert (found.code, found.message) == ("missing_field", f"{name} is missing")
+    assert found.code == "missing_field"
+    assert found.message.startswith(f"{name} is missing")
     assert found.event_id == (None if name == "event_id" else "e-1")
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 
 from actors import gateway as module
@@ -22,6 +23,7 @@ from actors.wire import (
     KnownPart,
     MembersPart,
     OwnerState,
+    PlayersPart,
     TotalsPart,
     decode_count_call,
     encode,
@@ -29,7 +31,7 @@ from actors.wire import (
 from crm.adapters.memory import MemoryEventLog
 from crm.domain.day_totals import SUMMED, Days, DayTotals
 from crm.domain.errors import CrmError, PlayerNotFound, ShardsWarming
-from crm.domain.ports import Explained, PlayerFeatures, TermCount
+from crm.domain.ports import ClusterCount, Explained, PlayerFeatures, TermCount
 from crm.domain.rules import Exists
 from crm.domain.saved_segments import Why
 from crm.domain.shards import SHARDS, shards_of_slot
@@ -85,7 +87,8 @@ class FakeOwner:
             ahead, self.ahead_us = self.ahead_us, 0
             terms = [TermCount(1, 9 + self.slot)]
             at_us = max(as_of_us + ahead, self.reached_us)
-            part = CountPart(at_us, self.epochs, 1, 10, [f"p{self.slot}"], terms)
+            clusters = [ClusterCount(1, 1)]
+            part = CountPart(at_us, self.epochs, 1, 10, [f"p{self.slot}"], terms, clusters)
             return encode(part)
 
         return _Method(count)
@@ -151,6 +154,25 @@ class FakeOwner:
             ]
 
         return _Method(features)
+
+    @property
+    def of_players(self) -> _Method:
+        """Tell each player's number, of players with one, at the moment asked for or its own."""
+
+        async def of_players(
+            _brand: str, asked: Sequence[FeaturesOf], names: Sequence[str], as_of_us: int | None
+        ) -> PlayersPart:
+            self.asked_us.append(as_of_us or 0)
+            self.reads.append(len(asked))
+            ahead, self.ahead_us = self.ahead_us, 0
+            at_us = to_us(NOON) if as_of_us is None else max(as_of_us + ahead, self.reached_us)
+            numbers = [int(one.player_id[1:]) for one in asked if one.player_id.startswith("p")]
+            known = np.array([one.player_id.startswith("p") for one in asked])
+            epochs = {one.shard: self.epoch - self.of_former_times for one in asked}
+            values = np.array([numbers] * len(names), np.int64)
+            return PlayersPart(at_us, epochs, known, values, values == 7)
+
+        return _Method(of_players)
 
     @property
     def append(self) -> _Method:
@@ -226,6 +248,7 @@ async def test_a_count_is_the_sum_of_owners_that_hold_every_shard_in_its_epoch(
     found = await _gateway(system).count(BRAND.id, RULE)
     assert (found.count, found.total, found.sample) == (2, 20, ["p0", "p1"])
     assert found.terms == [TermCount(2, 19)]
+    assert found.clusters == [ClusterCount(1, 2)]
 
 
 @pytest.mark.parametrize("fault", ["former epoch", "a shard short", "a shard twice"])
@@ -258,6 +281,46 @@ async def test_an_answer_of_a_former_epoch_is_dropped_and_asked_again(system: Su
     system.successors = {0: FakeOwner(0, epoch=2)}
     player = next(f"p{n}" for n in range(99) if a_logged_event(player_id=f"p{n}").shard % 2 == 0)
     assert (await _gateway(system).features(BRAND.id, player)).epoch == 2
+
+
+NUMBERED = [f"p{n}" for n in range(20)]
+
+
+async def test_many_players_features_come_in_their_order_at_one_moment(system: Supervised) -> None:
+    system.owners[1].ahead_us = 5_000_000
+    asked = ["nobody", *NUMBERED, "p3"]
+    found = await _gateway(system).of_players(BRAND.id, asked, ["a", "b"])
+    assert found.known.tolist() == [False, *[True] * 21]
+    for name in ("a", "b"):
+        assert found.values[name].tolist() == [0, *range(20), 3]
+        assert np.flatnonzero(found.missing[name]).tolist() == [8]
+    first, second = system.owners[0].asked_us
+    assert system.owners[1].asked_us == [first, second]  # it was past the first moment
+    assert second > first + 5_000_000
+    assert found.as_of == from_us(second)
+    assert sum(system.owners[n].reads[-1] for n in (0, 1)) == len(asked)
+
+
+async def test_players_of_one_owner_are_read_at_its_own_now(system: Supervised) -> None:
+    mine = [p for p in NUMBERED if a_logged_event(player_id=p).shard % 2 == 0]
+    found = await _gateway(system).of_players(BRAND.id, mine, ["a"])
+    assert found.values["a"].tolist() == [int(player[1:]) for player in mine]
+    assert system.owners[0].asked_us == [0]
+    assert system.owners[1].asked_us == []
+    nobody = await _gateway(system).of_players(BRAND.id, [], ["a"])
+    assert nobody.values["a"].tolist() == nobody.known.tolist() == []
+
+
+async def test_many_players_of_a_former_epoch_are_dropped_and_asked_for_again(
+    system: Supervised,
+) -> None:
+    system.owners[0].of_former_times = True
+    with pytest.raises(ShardsWarming, match="former owner"):
+        await _gateway(system).of_players(BRAND.id, NUMBERED, ["a"])
+    system.successors = {0: FakeOwner(0, epoch=2)}
+    found = await _gateway(system).of_players(BRAND.id, NUMBERED, ["a"])
+    assert found.values["a"].tolist() == list(range(20))
+    assert system.owners[0].epoch == 2
 
 
 async def test_reads_that_wait_share_a_call_and_one_unknown_player_spoils_no_other(

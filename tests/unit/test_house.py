@@ -233,3 +233,29 @@ def test_a_ray_that_a_test_starts_behind_the_guard_is_ended_and_refused(
 )
 def test_each_package_of_the_design_is_there(name: str) -> None:
     assert (CLONE / name / "__init__.py").is_file()
+
+
+def test_only_a_training_that_records_loads_mlflow() -> None:
+    """It takes seconds, and pools of its own: no replica, owner or command needs it."""
+    entries = ("configs.settings", "deployments.api.app", "pipelines.model_registry", "cluster.app")
+    heavy = {"mlflow", "psycopg"}
+    lines = [f"import {name}" for name in entries]
+    lines += ["import sys", f"print(*({heavy!r} & sys.modules.keys()))"]
+    loaded = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=CLONE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not loaded.stdout.split()
+
+
+def test_pages_that_the_product_names_are_there() -> None:
+    named = {
+        (file, page)
+        for file in PRODUCT
+        for page in re.findall(r"docs/[\w/-]+\.md", file.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert not [f"{file}: {page}" for file, page in named if not (CLONE / page).is_file()]

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from crm.adapters.memory_live import MemoryTransitions
+from crm.domain.facts import NewFact
 from crm.domain.live import Audience, Position, Wanted, from_cursor
 from crm.services import live as hub_module
 from crm.services.live import Hub, Mailbox
+from crm.services.live_reading import Pace, Reader
 from deployments.live.services import Limits
 from deployments.live.socket import (
     MESSAGES_A_MINUTE,
@@ -311,6 +314,27 @@ async def test_a_job_that_is_not_heard_of_is_lost(live: Live) -> None:
     assert (await client.next())["state"] == "lost"
 
 
+async def test_facts_of_the_brand_are_told_from_now_on_and_in_order(live: Live) -> None:
+    await live.facts.tell("models", [NewFact("model.retrained", "demo", {"number": 1})])
+    client = await live.subscribed(subscribe={"facts": True})
+    other = await live.subscribed(subscribe={"facts": True, "brand": "other"})
+    told = [
+        NewFact("features.computed", "demo", {"players": 5}),
+        NewFact("model.retrained", "other", {}),
+        NewFact("clustering.updated", "demo", {"model": "m1", "before": None}),
+    ]
+    await live.facts.tell("models", told)
+    for _ in range(2):
+        await live.fact_board.tick()
+    found = [await client.next(), await client.next()]
+    assert [(one["type"], one["seq"], one["kind"]) for one in found] == [
+        ("fact", 2, "features.computed"), ("fact", 4, "clustering.updated"),
+    ]  # fmt: skip
+    assert found[1]["body"] == {"model": "m1", "before": None}
+    assert (await other.next())["seq"] == 3
+    assert client.received.empty()
+
+
 async def test_a_quiet_socket_gets_heartbeats_whose_cursor_moves_on(live: Live) -> None:
     client = await live.joined(subscribe={"segments": ["s9"]}, **_unchecked(live))
     before = live.hub.position
@@ -341,3 +365,24 @@ async def test_a_ping_comes_back_and_too_many_close_the_socket(live: Live) -> No
     error = await client.next_of("error")
     assert error["code"] == "rate_limited"
     assert await client.next() == {"type": "close", "code": TOO_MANY}
+
+
+async def test_a_reader_that_begins_looks_by_itself_for_a_while() -> None:
+    """A writer that woke others a moment ago does not wake it."""
+    waited: list[float] = []
+
+    class Untold(MemoryTransitions):
+        async def changed(self, timeout_s: float) -> None:
+            waited.append(timeout_s)
+            await asyncio.sleep(0)
+
+    hub = Hub(lambda _: "", lambda: NOON)
+    hub.attach(Mailbox(Wanted(Audience("demo", None))))
+    reading = asyncio.create_task(Reader(Untold(), hub, Pace(recently_s=3_600)).follow())
+    await wait_for_async(lambda: _is(len(waited) > 2), "it has looked a few times")
+    reading.cancel()
+    assert set(waited) == {Pace.lookout_s}
+
+
+async def _is(fact: bool) -> bool:
+    return fact

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from hashlib import sha256
 
 import pytest
 
 from crm.domain.live import Position, to_cursor
+from crm.domain.transition_files import TransitionFile
 from crm.services.live_tickets import issue
 from deployments.live import messages
 from deployments.live.services import Limits
@@ -21,6 +23,7 @@ from deployments.live.socket import (
     UNAUTHORIZED,
 )
 from tests.support.api import KEY, a_client, problem_of
+from tests.support.builders import NOON
 from tests.support.live import Client, Live, a_live
 
 
@@ -146,8 +149,24 @@ async def test_unknown_brands_segments_and_cursors_are_named(live: Live) -> None
     assert not live.hub.mailboxes
 
 
+async def test_a_cursor_from_before_what_is_kept_is_told_so(live: Live) -> None:
+    live.write("a")
+    live.write("b")
+    live.write("c")
+    one, two, _ = (await live.stream.after(Position(0, 0), 9)).transitions
+    live.stream.listed.append(TransitionFile("file", Position(0, 0), two.position, 2, NOON, NOON))
+    await live.stream.drop(NOON + timedelta(seconds=1), 9)
+    client = await live.connect(cursor=to_cursor(one.position))
+    told = await client.next()  # before it is told that it is subscribed
+    assert (told["type"], told["code"]) == ("error", "cursor_too_old")
+    assert "begin without" in told["message"]
+    assert await client.next() == {"type": "close", "code": BAD_MESSAGE}
+    client = await live.subscribed(cursor=to_cursor(two.position))
+    assert await client.players(1) == ["c"]
+
+
 async def test_a_ticket_is_made_for_the_holder_of_a_key_alone(live: Live) -> None:
-    async with a_client(live.app) as client:  # type: ignore[arg-type]  # any ASGI application
+    async with a_client(live.app) as client:
         problem_of(await client.post("/v1/live/tickets"), 401, "unauthorized")
         headers = {"authorization": f"Bearer {KEY}"}
         answer = await client.post("/v1/live/tickets", headers=headers)

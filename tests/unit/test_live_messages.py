@@ -11,6 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from crm.domain.facts import NewFact
 from deployments.live import messages
 from deployments.live.socket import (
     BAD_MESSAGE,
@@ -39,8 +40,10 @@ async def test_every_message_is_as_the_schema_says(live: Live) -> None:
     )
     seen: set[str] = set()
     await live.jobs.put(a_job())
-    client = await live.connect(subscribe={"segments": "all", "counters": True, "jobs": True})
-    while len(seen) < 6:
+    client = await live.connect(
+        subscribe={"segments": "all", "counters": True, "jobs": True, "facts": True}
+    )
+    while len(seen) < 7:
         message = await client.next()
         outgoing.validate(message)
         seen.add(message["type"])
@@ -48,7 +51,9 @@ async def test_every_message_is_as_the_schema_says(live: Live) -> None:
             client.say({"ping": 1})
             live.write("a")
             await live.figures.tick()
-    assert seen == {"subscribed", "caught_up", "transitions", "job", "counters", "pong"}
+            await live.facts.tell("models", [NewFact("model.retrained", "demo", {"number": 1})])
+            await live.fact_board.tick()
+    assert seen == {"subscribed", "caught_up", "transitions", "job", "counters", "pong", "fact"}
 
 
 def test_the_documented_schema_is_the_one_in_force() -> None:

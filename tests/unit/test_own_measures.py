@@ -315,11 +315,11 @@ async def test_what_the_running_service_does_not_count_is_told_apart(
 
 def test_a_brands_list_ends_with_its_own_features(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["features", "list", "--brand", "bustabit", "--json"]) == 0
-    *_, last = json.loads(capsys.readouterr().out.splitlines()[-1]).items()
-    assert last == (
-        "mean_cashout_lifetime",
-        {"unit": "number", "meaning": "mean cash-out multiplier of won bets in all"},
-    )
+    listed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert listed["mean_cashout_lifetime"] == {
+        "unit": "number",
+        "meaning": "mean cash-out multiplier of won bets in all",
+    }
     assert run(["features", "list", "--brand", "demo"]) == 0
     assert "cashout" not in capsys.readouterr().out
     assert run(["features", "list", "--brand", "nobody"]) == 1

@@ -55,7 +55,7 @@ def test_the_head_is_one_of_its_node_types_and_no_worker(launcher: dict[str, Any
 
 def test_what_the_code_asks_of_a_node_its_group_has(launcher: dict[str, Any]) -> None:
     from actors.processes import STATE
-    from pipelines.cluster_search import BATCH
+    from pipelines.cluster_tune import BATCH
 
     types = launcher["available_node_types"]
     for asked, group in ((STATE, "state"), (BATCH, "batch")):

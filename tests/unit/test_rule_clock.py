@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crm.domain.errors import InvalidRule
-from crm.domain.rule_clock import has_fixed_dates, reads_24h, thresholds, windows
+from crm.domain.rule_clock import has_fixed_dates, thresholds, windows
 from crm.domain.rule_text import parse
 from tests.support.builders import a_brand
 from tests.support.own_measures import OWN
@@ -73,11 +73,6 @@ def test_rises_are_held_against_35_days() -> None:
     assert windows(parse("bet_count_7d > 1 and stake_amount_rise_7d > 2"), BRAND) == {7, 35}
 
 
-def test_hours_matter_to_what_reads_24h() -> None:
-    assert reads_24h(parse("bet_count_7d > 1 or not exists win_share_24h"), BRAND)
-    assert not reads_24h(parse("bet_count in 1 day > 1 and days_since_last_bet > 1"), BRAND)
-
-
 def test_fixed_dates_are_seen_wherever_they_stand() -> None:
     for text in (
         "bet_count_7d > 1 and not (stake_amount from 2026-01-01 to 2026-01-02 > 5)",
@@ -90,6 +85,6 @@ def test_fixed_dates_are_seen_wherever_they_stand() -> None:
 
 def test_of_a_segment_that_is_merely_named_nothing_is_said() -> None:
     rule = parse('segment "a" and bet_count_7d > 1')
-    for asked in (thresholds, windows, reads_24h):
+    for asked in (thresholds, windows):
         with pytest.raises(InvalidRule, match="not been looked up"):
             asked(rule, BRAND)

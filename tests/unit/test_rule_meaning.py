@@ -10,6 +10,7 @@ from hypothesis import given
 from crm.domain.brands import Currency
 from crm.domain.feature_list import features_of
 from crm.domain.rule_meaning import describe
+from crm.domain.rule_references import Known
 from crm.domain.rule_text import parse
 from crm.domain.segments import from_tree
 from tests.support.builders import a_brand
@@ -111,14 +112,19 @@ YEN = a_brand(currency=Currency("JPY", 0))
         ('player_id contains "x"', 'whose player id contains "x"'),
         ('player_id in ("a", "b")', 'whose player id is "a" or "b"'),
         (
-            'segment "s-1" or list "other"',
-            'who are in the segment "High rollers", or who are on the list "other"',
+            'segment "s-1" or list "other" or segment "nobody knows"',
+            (
+                'who are in the segment "High rollers" (those who bet at least once in the last 7'
+                ' days, and who are on the list "Friends"), or who are on the list "other", or who'
+                ' are in the segment "nobody knows"'
+            ),
         ),
     ],
 )
 def test_a_rule_says_what_it_means(text: str, meaning: str) -> None:
-    names = {"s-1": "High rollers"}
-    assert describe(parse(text, BRAND), BRAND, names) == f"players {meaning}"
+    inner = parse('bet_count_7d > 0 and list "s-2"', BRAND)
+    segments = {"s-1": Known("s-1", "High rollers", inner), "s-2": Known("s-2", "Friends", None)}
+    assert describe(parse(text, BRAND), BRAND, segments) == f"players {meaning}"
 
 
 def test_money_is_in_the_brands_currency_with_its_decimals() -> None:

@@ -41,6 +41,10 @@ _TRIES = 5
 _CHUNK = 5_000  # events: applying more at once would hold up what an adopting owner serves
 _COMMAND_TIMEOUT_S = 30
 _BLOCKED_S = 1.0
+# A notification takes a lock of the whole database until its commit is on the disk: owners that
+# notified with every commit would wait for each other. Readers look by themselves every 20 ms for a
+# second after what they have read last (crm/services/live_reading.py): one in half of it will do.
+NOTIFY_EVERY_S = 0.5
 # another writer took one of the ids since we looked, or stood in the way: look again
 _LOOK_AGAIN = (asyncpg.UniqueViolationError, asyncpg.exceptions.TransactionRollbackError)
 
@@ -58,6 +62,7 @@ class PostgresEventLog:
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._sql = load("events")
+        self._notified = float("-inf")  # by the loop's clock
 
     async def claim(self, shards: Sequence[int], owner: str) -> dict[int, Claim]:
         """Become the owner of `shards`; a transaction that stands in the way is ended."""
@@ -161,12 +166,16 @@ class PostgresEventLog:
                 await transaction.rollback()
                 return None
             await self._write(connection, plan.new, seqs)
-            await self._tell(connection, told)
+            now = asyncio.get_running_loop().time()
+            notify = bool(told.transitions) and now - self._notified >= NOTIFY_EVERY_S
+            await self._tell(connection, told, notify=notify)
         except BaseException:
             if not connection.is_closed():
                 await transaction.rollback()
             raise
         await self._commit(transaction)
+        if notify:  # and not before: what was rolled back has woken nobody
+            self._notified = now
         return heads
 
     async def _commit(self, transaction: Transaction) -> None:
@@ -212,13 +221,15 @@ class PostgresEventLog:
             columns = [list(column) for column in zip(*cut, strict=True)]
             await connection.execute(self._sql["keep_personal_fields"], *columns)
 
-    async def _tell(self, connection: asyncpg.Connection[asyncpg.Record], told: Told) -> None:
+    async def _tell(
+        self, connection: asyncpg.Connection[asyncpg.Record], told: Told, *, notify: bool
+    ) -> None:
         if told.arrived:
             await connection.execute(self._sql["shards_arrived"], list(told.arrived))
         if told.transitions or told.clock_us is not None:
             columns = [list(column) for column in zip(*told.transitions, strict=True)]
             columns = columns or [[] for _ in Transition._fields]
-            await connection.execute(self._sql["tell"], told.owner, told.clock_us, *columns)
+            await connection.execute(self._sql["tell"], told.owner, told.clock_us, *columns, notify)
 
     async def read_after(
         self, after: Mapping[int, int]

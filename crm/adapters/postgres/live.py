@@ -11,7 +11,15 @@ import asyncpg
 
 from crm.adapters.postgres.pool import AWAY, Pool, away
 from crm.adapters.postgres.queries import load
-from crm.domain.live import Audience, Job, Page, Position, Transition
+from crm.domain.live import (
+    Audience,
+    CursorTooOld,
+    Job,
+    Page,
+    Position,
+    Transition,
+    too_old,
+)
 
 CHANNEL = "segment_transitions"
 _CONNECT_S = 5.0
@@ -41,7 +49,7 @@ class PostgresTransitions:
         """Return at most `limit` transitions after `position`, in order; raises DatabaseAway."""
         sql = load("live")["transitions_after"]
         rows = await self._fetch(sql, str(position.xact), position.id, limit)
-        found = _transitions(rows)
+        found = read_transitions(rows)
         if len(found) == limit:
             return Page(found, found[-1].position, full=True)
         horizon = Position(rows[0]["horizon"], 0)
@@ -61,19 +69,30 @@ class PostgresTransitions:
         async with self._pool.using() as connection:
             return Position(await connection.fetchval(load("live")["head"]), 0)
 
+    async def dropped(self) -> Position:
+        """Return the place of the last transition that is not kept here any more."""
+        async with self._pool.using() as connection:
+            (row,) = await connection.fetch(load("live")["dropped"])
+        return Position(*row.values())
+
     async def between(
         self, after: Position, upto: Position, audience: Audience, limit: int
     ) -> Page:
-        """Return what `audience` wants of the next `limit` transitions; raises DatabaseAway."""
+        """Return what `audience` wants of the next `limit` transitions.
+
+        Raises CursorTooOld, DatabaseAway.
+        """
         segments = None if audience.segments is None else list(audience.segments)
         places = (str(after.xact), after.id, str(upto.xact), upto.id)
         async with self._pool.using() as connection:
             rows = await connection.fetch(
                 load("live")["transitions_between"], *places, limit, audience.brand, segments
             )
+        if rows[0]["gone"]:
+            raise CursorTooOld(too_old())
         full = rows[0]["read"] == limit
         position = Position(rows[0]["last_xact"], rows[0]["last_id"]) if full else upto
-        return Page(_transitions(rows), position, full=full)
+        return Page(read_transitions(rows), position, full=full)
 
     async def unknown(self, audience: Audience) -> list[str]:
         """Return the segments that the brand does not have; raises DatabaseAway."""
@@ -182,7 +201,8 @@ class PostgresLog:
             return int(await connection.fetchval(load("live")["log_length"]))
 
 
-def _transitions(rows: Sequence[asyncpg.Record]) -> list[Transition]:
+def read_transitions(rows: Sequence[asyncpg.Record]) -> list[Transition]:
+    """Return rows as transitions; a row without any is none."""
     return [
         Transition(
             Position(row["xact"], row["id"]), row["brand"], row["segment"], row["version"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from crm.adapters.postgres.queries import load
 from crm.domain.errors import SegmentNameTaken, SegmentNotFound, TooLarge
 from crm.domain.saved_segments import (
     MAX_LIST_PLAYERS,
+    Check,
     ListReport,
     LiveSegment,
     Mode,
@@ -62,10 +63,11 @@ class PostgresSegments:
         players: Sequence[str] = (),
         report: ListReport | None = None,
         once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Store a new segment with its size, and the players of a list.
 
-        Raises SegmentNameTaken, TooLarge.
+        Raises SegmentNameTaken, TooLarge, and what `check` raises.
         """
 
         async def work(connection: Connection) -> Written:
@@ -81,12 +83,12 @@ class PostgresSegments:
                 written = replace(segment, size=size)
                 told = None if report is None else replace(report, added=added)
             await self._note_size(connection, written)
-            await connection.execute(self._sql["raise_revision"])
+            await self._raise_revision(connection, segment, check)
             return Written(written, told)
 
         return await self._change(work, once)
 
-    async def edit(
+    async def edit(  # noqa: PLR0913 - what may change, and under which conditions
         self,
         segment: str,
         read: int,
@@ -96,17 +98,19 @@ class PostgresSegments:
         at: datetime,
         size: int | None = None,
         once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Make the version after `read`, whose rule has `size` players; None: as it is.
 
-        Raises SegmentNotFound, SegmentArchived, SegmentChanged, SegmentNameTaken.
+        Raises SegmentNotFound, SegmentArchived, SegmentChanged, SegmentNameTaken, and what `check`
+        raises.
         """
 
         async def work(connection: Connection) -> Written:
             before = to_be_changed(await self._locked(connection, segment), read)
             after = edited(before, at, name=name, rule=rule, size=size)
             if after != before:
-                await self._make_version(connection, after)
+                await self._make_version(connection, after, check)
             return Written(after)
 
         return await self._change(work, once)
@@ -146,11 +150,16 @@ class PostgresSegments:
         return await self._change(work, once)
 
     async def archive(
-        self, segment: str, read: int | None, at: datetime, once: Once | None = None
+        self,
+        segment: str,
+        read: int | None,
+        at: datetime,
+        once: Once | None = None,
+        check: Check | None = None,
     ) -> Written:
         """Archive a segment, for good; one that is archived stays as it is.
 
-        Raises SegmentNotFound, SegmentChanged.
+        Raises SegmentNotFound, SegmentChanged, and what `check` raises.
         """
 
         async def work(connection: Connection) -> Written:
@@ -159,7 +168,7 @@ class PostgresSegments:
                 return Written(before)
             to_be_changed(before, read)
             await connection.execute(self._sql["archive"], segment, at)
-            await connection.execute(self._sql["raise_revision"])
+            await self._raise_revision(connection, before, check)
             return Written(replace(before, archived_at=at, changed_at=at))
 
         return await self._change(work, once)
@@ -179,7 +188,17 @@ class PostgresSegments:
         await connection.execute(self._sql["lock"], segment)
         return await self._one(connection, segment)
 
-    async def _make_version(self, connection: Connection, after: SavedSegment) -> None:
+    async def _raise_revision(
+        self, connection: Connection, changed: SavedSegment, check: Check | None
+    ) -> None:
+        """Have owners look; its lock lets one change after the other be held against `check`."""
+        await connection.execute(self._sql["raise_revision"])
+        if check is not None:
+            check(_live(await connection.fetch(self._sql["active"], changed.brand)))
+
+    async def _make_version(
+        self, connection: Connection, after: SavedSegment, check: Check | None = None
+    ) -> None:
         with _names():
             await connection.execute(
                 self._sql["change"],
@@ -188,7 +207,7 @@ class PostgresSegments:
         await self._note_version(connection, after)
         if after.size is not None and after.size.version == after.version:
             await self._note_size(connection, after)
-        await connection.execute(self._sql["raise_revision"])
+        await self._raise_revision(connection, after, check)
 
     async def _note_version(self, connection: Connection, after: SavedSegment) -> None:
         fields = (after.version, after.name, after.rule, after.changed_at)
@@ -244,8 +263,7 @@ class PostgresSegments:
     async def active(self, brand: str | None = None) -> list[LiveSegment]:
         """Return all live segments, of one brand or of all, by id."""
         async with self._pool.using() as connection:
-            rows = await connection.fetch(self._sql["active"], brand)
-        return [LiveSegment(*row.values()) for row in rows]
+            return _live(await connection.fetch(self._sql["active"], brand))
 
     async def revision(self) -> int:
         """Return a number that every change to any segment has raised."""
@@ -299,8 +317,7 @@ class PostgresSegments:
     async def unmeasured(self, since: datetime) -> list[LiveSegment]:
         """Return live segments that have no size after `since`."""
         async with self._pool.using() as connection:
-            rows = await connection.fetch(self._sql["unmeasured"], since)
-        return [LiveSegment(*row.values()) for row in rows]
+            return _live(await connection.fetch(self._sql["unmeasured"], since))
 
     async def forget_answers(self, before: datetime) -> None:
         """Forget what was answered under an Idempotency-Key before a moment."""
@@ -329,6 +346,10 @@ def _segment(row: asyncpg.Record) -> SavedSegment:
     *fields, at, version, players = row.values()
     size = None if at is None else SegmentSize(at, version, players)
     return replace(SavedSegment(*fields), size=size)
+
+
+def _live(rows: Iterable[asyncpg.Record]) -> list[LiveSegment]:
+    return [LiveSegment(*row.values()) for row in rows]
 
 
 def _decode(answer: bytes) -> Written:

@@ -54,7 +54,7 @@ UPDATE virtual_shards SET clock_us = NULL WHERE shard = ANY($1::smallint[])
 -- name: tell
 -- Why: transitions go in with the events that cause them, and with them how far their owner has told
 -- all: one statement, for each is a round trip while shards are locked. What is told again, after a
--- commit whose outcome was unknown, is there already. Readers are woken, so that they need not poll.
+-- commit whose outcome was unknown, is there already. Readers are woken ($11), but not each time.
 WITH told AS (
     INSERT INTO segment_transitions (shard, brand, segment, version, player_id, entered, seq, at)
     SELECT * FROM unnest($3::smallint[], $4::text[], $5::text[], $6::int[], $7::text[],
@@ -65,7 +65,7 @@ WITH told AS (
     ON CONFLICT (owner)
     DO UPDATE SET clock_us = greatest(segment_clocks.clock_us, excluded.clock_us)
 )
-SELECT pg_notify('segment_transitions', '') WHERE cardinality($3::smallint[]) > 0
+SELECT pg_notify('segment_transitions', '') WHERE $11::boolean
 
 -- name: end_blockers_of
 -- Why: a former owner that was stopped inside its transaction must not block its successor.

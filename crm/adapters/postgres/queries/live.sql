@@ -22,9 +22,14 @@ FROM seen LEFT JOIN LATERAL (
 ) AS t ON true
 ORDER BY t.xact, t.id
 
+-- name: dropped
+-- Why: a cursor before this one has missed something.
+SELECT dropped_xact::text::bigint AS xact, dropped_id AS id FROM transitions_kept
+
 -- name: transitions_between
 -- Why: what one subscriber has missed, up to where the stream stands. A page is a piece of the
 -- whole stream, so that its cost is bounded however few of its rows are wanted; `last` is its end.
+-- `gone`: some of it has been dropped, as the same snapshot shows.
 WITH piece AS MATERIALIZED (
     SELECT * FROM segment_transitions
     WHERE (xact, id) > ($1::text::xid8, $2::bigint) AND (xact, id) <= ($3::text::xid8, $4::bigint)
@@ -34,7 +39,8 @@ WITH piece AS MATERIALIZED (
 ), last AS (
     SELECT xact, id FROM piece ORDER BY xact DESC, id DESC LIMIT 1
 )
-SELECT size.read, last.xact::text::bigint AS last_xact, last.id AS last_id,
+SELECT (SELECT (dropped_xact, dropped_id) > ($1::text::xid8, $2::bigint) FROM transitions_kept) AS gone,
+       size.read, last.xact::text::bigint AS last_xact, last.id AS last_id,
        t.xact::text::bigint AS xact, t.id, t.brand, t.segment, t.version, t.player_id, t.entered,
        t.shard, t.seq, t.at, t.made_at
 FROM size LEFT JOIN last ON true

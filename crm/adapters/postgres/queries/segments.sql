@@ -8,7 +8,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
 INSERT INTO segment_versions (segment, version, name, rule, made_at) VALUES ($1, $2, $3, $4, $5);
 
 -- name: raise_revision
--- Last in the transaction of every change: its lock is held until the commit, so no number is seen early.
+-- Late in the transaction of every change: its lock is held until the commit, so no number is seen
+-- early, and what is read after it holds all changes that have come before.
 UPDATE segments_revision SET revision = revision + 1;
 
 -- name: revision
